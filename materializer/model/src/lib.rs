@@ -11,6 +11,7 @@ pub mod clock;
 pub mod definition;
 pub mod ends;
 pub mod ids;
+pub mod memory;
 pub mod mutation;
 pub mod offset;
 pub mod poison;
