@@ -278,11 +278,12 @@ pub trait SinkAdmin: Send {
     /// [`SinkError`]; a higher epoch in place is [`SinkError::Fenced`]-like and told as `Damaged`.
     fn move_alias(&mut self, view: &ViewName, to: &AliasPointer) -> Result<(), SinkError>;
 
-    /// Removes a view's alias, when the whole view is retired.
+    /// Removes a view's alias by compare-and-set, when the whole view was retired by the event at
+    /// `at`: only from a lower epoch, so that a late call spares the alias of a view begun anew.
     ///
     /// # Errors
     /// [`SinkError`].
-    fn remove_alias(&mut self, view: &ViewName) -> Result<(), SinkError>;
+    fn remove_alias(&mut self, view: &ViewName, at: Offset) -> Result<(), SinkError>;
 
     /// Deletes some of what a retired version stored, at most for `budget`; first it makes the token a
     /// permanent retired mark, then removes checkpoints, then data, and nothing else.

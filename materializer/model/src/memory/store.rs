@@ -251,8 +251,11 @@ impl SinkAdmin for MemoryAdmin {
         Ok(())
     }
 
-    fn remove_alias(&mut self, view: &ViewName) -> Result<(), SinkError> {
-        lock(&self.store.0).aliases.remove(view);
+    fn remove_alias(&mut self, view: &ViewName, at: Offset) -> Result<(), SinkError> {
+        let mut state = lock(&self.store.0);
+        if state.aliases.get(view).is_some_and(|held| held.epoch < at) {
+            state.aliases.remove(view);
+        }
         Ok(())
     }
 
