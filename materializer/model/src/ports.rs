@@ -244,6 +244,13 @@ pub trait SinkReader: Send {
     /// [`SinkError`].
     fn scan(&mut self, visit: &mut dyn FnMut(Key, StoredRow) -> bool)
     -> Result<Scanned, SinkError>;
+
+    /// Returns the form in which a row that was written is read back, `None` where nothing is stored
+    /// for it. Another one than the row itself where the sink's shape loses what JSON tells apart
+    /// (a Redis hash): compare rows through it.
+    fn stored(&self, row: &Row) -> Option<Row> {
+        Some(row.clone())
+    }
 }
 
 /// The checkpoints around a scan.
