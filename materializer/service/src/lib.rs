@@ -1,1 +1,8 @@
-//! .
+//! The service: settings, verbs, the pool of units, and the roles that one process plays.
+//!
+//! Everything that decides is elsewhere: the language in `view`, the loop of a unit in `replay`, roles and
+//! gates in `migrations`. Here the parts are put together on real brokers, real sinks and a real clock.
+
+pub mod clock;
+pub mod config;
+pub mod output;

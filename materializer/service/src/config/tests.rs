@@ -1,0 +1,132 @@
+use super::*;
+
+fn environment(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs
+        .iter()
+        .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()))
+        .collect()
+}
+
+fn good(text: &str, variables: &[(&str, &str)]) -> Config {
+    Config::from_text(FILE, text, &environment(variables)).expect("no fault")
+}
+
+fn faults(text: &str, variables: &[(&str, &str)]) -> Vec<String> {
+    match Config::from_text(FILE, text, &environment(variables)) {
+        Ok(_) => Vec::new(),
+        Err(Faults(faults)) => faults.iter().map(Fault::to_string).collect(),
+    }
+}
+
+#[test]
+fn one_setting_is_enough() {
+    let config = good("kafka: {brokers: 'localhost:9092'}", &[("USER", "ada")]);
+    assert_eq!(config.installation.as_str(), "main");
+    assert_eq!(config.http.to_string(), "127.0.0.1:8080");
+    assert_eq!(config.redis.to_string(), "127.0.0.1:6380");
+    assert_eq!(config.who, "ada");
+    assert!(!config.dev && config.connections.is_empty());
+}
+
+#[test]
+fn the_environment_lies_over_the_file() {
+    let file = "
+installation: shop
+kafka: {brokers: a:1, properties: {sasl.username: file}}
+connections: {cache-eu: redis://h:1}
+";
+    let config = good(
+        file,
+        &[
+            ("MATERIALIZER__KAFKA__BROKERS", "b:2"),
+            ("MATERIALIZER__KAFKA__PROPERTIES__SASL_USERNAME", "env"),
+            ("MATERIALIZER__CONNECTIONS__CACHE_EU__PASSWORD", "0123"),
+            ("MATERIALIZER__DEV", "true"),
+        ],
+    );
+    assert_eq!(config.installation.as_str(), "shop");
+    assert_eq!(config.kafka.brokers, "b:2");
+    assert_eq!(config.kafka.properties["sasl.username"].expose(), "env");
+    let cache = &config.connections["cache-eu"];
+    assert_eq!(cache.url, "redis://h:1");
+    assert_eq!(cache.password.as_ref().map(Secret::expose), Some("0123"));
+    assert!(config.dev);
+}
+
+#[test]
+fn a_secret_is_printed_nowhere() {
+    let file = std::env::temp_dir().join(format!("materializer-secret-{}", std::process::id()));
+    std::fs::write(&file, "from-file\n").expect("a temporary file");
+    let text = format!(
+        "
+kafka: {{brokers: a:1, properties: {{sasl.password_file: {}}}}}
+connections: {{cache: 'redis://ada:in-url@h:1/2', other: {{url: 'redis://h:2', password: 0123}}}}
+",
+        file.display()
+    );
+    let config = good(&text, &[]);
+    std::fs::remove_file(&file).expect("the temporary file");
+    assert_eq!(
+        config.kafka.properties["sasl.password"].expose(),
+        "from-file"
+    );
+    let cache = &config.connections["cache"];
+    assert_eq!(
+        (cache.url.as_str(), cache.username.as_deref()),
+        ("redis://h:1/2", Some("ada"))
+    );
+    let other = config.connections["other"].password.as_ref();
+    assert_eq!(other.map(Secret::expose), Some("0123"));
+    let shown = format!("{config:?}");
+    for secret in ["from-file", "in-url", "0123"] {
+        assert!(!shown.contains(secret), "{shown}");
+    }
+}
+
+#[test]
+fn all_faults_are_told_together_by_key() {
+    let file = "\
+installation: Main
+kafka:
+  broker: a:1
+http: here
+connections:
+  cache: http://h:1
+  Bad: redis://h:1
+  twice: {url: 'redis://h:1', password: a, password_file: b}
+worker: {slots: many, reclaim_after: 10}
+log: {format: xml}
+colour: blue
+";
+    assert_eq!(
+        faults(file, &[("MATERIALIZER__DEV", "maybe")]),
+        [
+            "materializer.yaml:1: `installation`: `Main` is not a name: use lower-case letters, digits and `-`, at most 63, beginning with a letter or digit",
+            "materializer.yaml: `kafka.brokers`: missing: say where Kafka is, as in `localhost:9092`",
+            "materializer.yaml:3: `kafka.broker`: not a setting, did you mean `kafka.brokers`?",
+            "materializer.yaml:7: `connections.Bad`: not a name: lower-case letters, digits and `-`",
+            "materializer.yaml:6: `connections.cache.url`: not a Redis URL: write `redis://host:6379`, or `rediss://` for TLS",
+            "materializer.yaml:8: `connections.twice.password_file`: `connections.twice.password` is set as well: one of the two",
+            "materializer.yaml:4: `http`: `here` is not an address with a port, as in `127.0.0.1:8080`",
+            "MATERIALIZER__DEV: `dev`: `maybe` is not `true` or `false`",
+            "materializer.yaml:9: `worker.slots`: `many` is not a number of units",
+            "materializer.yaml:9: `worker.reclaim_after`: `10` is not a duration: write `500ms`, `30s`, `2m`, `24h` or `7d`",
+            "materializer.yaml:10: `log.format`: `xml` is not `text` or `json`",
+            "materializer.yaml:11: `colour`: not a setting, there are `advertise`, `connections`, `data_dir`, `dev`, `http`, `installation`, `kafka`, `log`, `redis`, `who`, `worker`",
+        ]
+    );
+}
+
+#[test]
+fn broken_yaml_names_the_line() {
+    assert_eq!(
+        faults("kafka:\n  brokers: [a\n", &[])
+            .first()
+            .map(|fault| fault.starts_with("materializer.yaml:")),
+        Some(true)
+    );
+    assert_eq!(
+        faults("dev: true\ndev: false\nkafka: {brokers: a:1}", &[]).len(),
+        1
+    );
+}
