@@ -1,1 +1,27 @@
-//! .
+//! The migration of a view from one version to the next: the catalog, the lifecycle, the gates, and
+//! the coordinator that carries decisions out.
+//!
+//! Decisions are pure functions of folded logs; what touches the world goes through the ports of
+//! `model`. No Kafka, no Redis, no clock is known here.
+
+mod append;
+pub mod catalog;
+pub mod client;
+pub mod desired;
+pub mod event;
+pub mod gates;
+pub mod judge;
+pub mod lifecycle;
+pub mod plan;
+pub mod reports;
+pub mod versions;
+
+pub use catalog::{Catalog, Verdict};
+pub use client::{CatalogClient, ClientError, Outcome};
+pub use desired::desired;
+pub use event::{Body, Envelope, Verb};
+pub use judge::Refusal;
+pub use lifecycle::Role;
+pub use plan::Plan;
+pub use reports::{Follower, GatewayReport, Reports};
+pub use versions::{Version, View};

@@ -1,0 +1,414 @@
+//! The catalog: what the events of its log add up to.
+//!
+//! [`Catalog::fold`] is pure and total. Whether an event *counts* is decided by the frozen rule of
+//! acceptance alone: every expected revision equals its view's, and the broker appended it within
+//! the event's bounds. Then each named view's revision rises by one, whatever the body says. Whether
+//! it was *legal* was judged by whoever appended it ([`crate::plan`], [`crate::steps`]).
+//!
+//! Invariants, as long as events are appended by those: at most one version of a view is `Live`, at
+//! most one is `Standby`; the alias names the live one; version numbers are never used again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use materializer_model::ports::{ControlIdentity, ControlRecord};
+use materializer_model::progress::GateReading;
+use materializer_model::{CatalogId, EventId, Offset, Timestamp, VersionId, ViewName};
+
+use crate::event::{Body, Envelope, Read, SCHEMA, Started, Verb};
+use crate::lifecycle::{Cause, Role};
+use crate::plan::Plan;
+use crate::versions::{Mark, Soak, Version, View};
+
+/// How long after its append time a request may be carried out.
+pub const REQUEST_EXPIRES: Duration = Duration::from_secs(60);
+
+/// How many answered requests are remembered, the newest ones.
+const ANSWERED_KEPT: usize = 256;
+
+/// Whether an event counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It counts.
+    Accepted,
+    /// It was decided on an earlier revision of this view: another event won.
+    Stale(ViewName),
+    /// It was appended before its time.
+    TooEarly,
+    /// It was appended after its time.
+    TooLate,
+    /// It begins a catalog and does not stand at offset 0.
+    Misplaced,
+    /// It, or one before it, is a newer program's: this one stops deciding.
+    Newer,
+}
+
+/// The newest release's event that this one does not understand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Newer {
+    /// Where it stands.
+    pub at: Offset,
+    /// What is not understood.
+    pub why: String,
+}
+
+/// What the events add up to.
+#[derive(Clone, Debug, Default)]
+pub struct Catalog {
+    id: Option<CatalogId>,
+    topics: Option<ControlIdentity>,
+    next: Offset,
+    newer: Option<Newer>,
+    revisions: BTreeMap<ViewName, u64>,
+    views: BTreeMap<ViewName, View>,
+    requests: BTreeMap<EventId, Asked>,
+}
+
+/// A request and what became of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Asked {
+    /// Where it stands.
+    pub at: Mark,
+    /// Who asks.
+    pub who: String,
+    /// Why.
+    pub why: String,
+    /// What for.
+    pub verb: Verb,
+    /// The plan that was shown.
+    pub plan: Plan,
+    /// Whether a coordinator works on it.
+    pub taken: bool,
+    /// What was answered, and where.
+    pub answer: Option<(Mark, Answer)>,
+}
+
+/// The answer to a request.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// It was done by the fact at the answer's offset.
+    Done,
+    /// It was so already.
+    Nothing(String),
+    /// It was refused.
+    Refused {
+        /// Why.
+        why: String,
+        /// What to type instead.
+        hint: Option<String>,
+        /// The gates as they were read, where one of them is the reason.
+        gates: Vec<GateReading>,
+    },
+}
+
+impl Asked {
+    /// Returns the last broker time at which it may be carried out.
+    #[must_use]
+    pub fn expires(&self) -> Timestamp {
+        self.at.appended.plus(REQUEST_EXPIRES)
+    }
+}
+
+impl Catalog {
+    /// Returns the catalog's id; `None` before event 0.
+    #[must_use]
+    pub fn id(&self) -> Option<&CatalogId> {
+        self.id.as_ref()
+    }
+
+    /// Returns the topics that the catalog is bound to.
+    #[must_use]
+    pub fn topics(&self) -> Option<&ControlIdentity> {
+        self.topics.as_ref()
+    }
+
+    /// Returns the offset of the next event to fold.
+    #[must_use]
+    pub fn next(&self) -> Offset {
+        self.next
+    }
+
+    /// Returns the offset up to which the events are understood and in effect: what a gateway
+    /// reports as `folded`. Stands still at a newer program's event.
+    #[must_use]
+    pub fn known_to(&self) -> Offset {
+        self.newer.as_ref().map_or(self.next, |newer| newer.at)
+    }
+
+    /// Returns the first event that is a newer program's. While there is one, nobody of this release
+    /// decides or acts.
+    #[must_use]
+    pub fn newer(&self) -> Option<&Newer> {
+        self.newer.as_ref()
+    }
+
+    /// Returns the views by name.
+    #[must_use]
+    pub fn views(&self) -> &BTreeMap<ViewName, View> {
+        &self.views
+    }
+
+    /// Returns one view.
+    #[must_use]
+    pub fn view(&self, name: &ViewName) -> Option<&View> {
+        self.views.get(name)
+    }
+
+    /// Returns one version.
+    #[must_use]
+    pub fn version(&self, id: &VersionId) -> Option<&Version> {
+        self.views.get(&id.view)?.versions.get(&id.number)
+    }
+
+    /// Returns a view's revision: what a fact about it must expect.
+    #[must_use]
+    pub fn revision(&self, view: &ViewName) -> u64 {
+        self.revisions.get(view).copied().unwrap_or(0)
+    }
+
+    /// Returns a request that is still remembered.
+    #[must_use]
+    pub fn request(&self, id: &EventId) -> Option<&Asked> {
+        self.requests.get(id)
+    }
+
+    /// Returns the requests without an answer, in the order of the log.
+    #[must_use]
+    pub fn outstanding(&self) -> Vec<(&EventId, &Asked)> {
+        let open = self.requests.iter().filter(|(_, r)| r.answer.is_none());
+        let mut open: Vec<_> = open.collect();
+        open.sort_by_key(|(_, asked)| asked.at.offset);
+        open
+    }
+
+    /// Takes the next record of the catalog's topic in and says whether it counts.
+    pub fn fold(&mut self, record: &ControlRecord) -> Verdict {
+        let event = Envelope::read(record.value.as_deref().unwrap_or_default());
+        self.fold_event(record.offset, record.appended, event)
+    }
+
+    /// Takes the event at the next offset in and says whether it counts.
+    pub fn fold_event(&mut self, offset: Offset, appended: Timestamp, event: Read) -> Verdict {
+        self.next = offset.next();
+        let at = Mark { offset, appended };
+        let verdict = match &event {
+            Read::Known(event) => self.accept(event, at),
+            Read::NewerBody(event) => self.accept(event, at),
+            Read::Unreadable(_) => Verdict::Accepted,
+        };
+        match event {
+            _ if verdict != Verdict::Accepted => verdict,
+            Read::Known(_) if self.newer.is_some() => Verdict::Newer,
+            Read::Known(event) => self.apply(event, at),
+            Read::NewerBody(event) => self.stop(at, newer_body(&event)),
+            Read::Unreadable(why) => self.stop(at, why),
+        }
+    }
+
+    fn stop(&mut self, at: Mark, why: String) -> Verdict {
+        let at = at.offset;
+        self.newer.get_or_insert(Newer { at, why });
+        Verdict::Newer
+    }
+
+    /// The frozen rule. Never to be changed: every release must come to the same verdict.
+    fn accept<B>(&mut self, event: &Envelope<B>, at: Mark) -> Verdict {
+        if event.not_before.is_some_and(|bound| at.appended < bound) {
+            return Verdict::TooEarly;
+        }
+        if at.appended > event.not_after {
+            return Verdict::TooLate;
+        }
+        let stale = |(view, expected): &(&ViewName, &u64)| self.revision(view) != **expected;
+        if let Some((view, _)) = event.views.iter().find(stale) {
+            return Verdict::Stale(view.clone());
+        }
+        for view in event.views.keys() {
+            *self.revisions.entry(view.clone()).or_default() += 1;
+        }
+        Verdict::Accepted
+    }
+
+    fn apply(&mut self, event: Envelope, at: Mark) -> Verdict {
+        let begins = matches!(event.body, Body::CatalogCreated { .. });
+        if begins != (at.offset == Offset(0)) {
+            return Verdict::Misplaced;
+        }
+        if let Some(id) = &event.answers {
+            self.answer(id, &event.body, at);
+        }
+        if let Body::Request { verb, plan } = event.body {
+            self.requests.entry(event.id).or_insert(Asked {
+                at,
+                who: event.who,
+                why: event.why,
+                verb,
+                plan,
+                taken: false,
+                answer: None,
+            });
+        } else {
+            let by = format!("{}: {}", event.who, event.why);
+            self.apply_fact(event.body, by, at);
+        }
+        Verdict::Accepted
+    }
+
+    fn apply_fact(&mut self, fact: Body, by: String, at: Mark) {
+        match fact {
+            Body::CatalogCreated { catalog, topics } => {
+                self.id = Some(catalog);
+                self.topics = Some(topics);
+            }
+            Body::Adopted { topics } => self.topics = Some(topics),
+            Body::Started(started) => self.start(started, at),
+            Body::SettingsChanged {
+                version,
+                definition,
+                because: _,
+            } => {
+                if let Some(version) = self.version_mut(&version) {
+                    version.definition = Arc::from(definition);
+                }
+            }
+            Body::Promoted { version, .. } => {
+                let view = self.views.entry(version.view).or_default();
+                view.move_alias(version.number, Cause::Promoted, at);
+            }
+            Body::RolledBack { version, from, .. } => {
+                let view = self.views.entry(version.view).or_default();
+                view.move_alias(version.number, Cause::RolledBackTo, at);
+                if let Some(from) = view.versions.get_mut(&from) {
+                    from.rolled_back = true;
+                }
+            }
+            Body::AliasConfirmed { view, epoch } => self.confirm(&view, epoch, at),
+            Body::SoakInterrupted { version, why } => {
+                self.set_soak(&version.view, Soak::Interrupted(why));
+            }
+            Body::SoakRestarted { version } => {
+                self.set_soak(&version.view, Soak::Since(at.appended));
+            }
+            Body::SoakEnded { version } => self.step(&version, Cause::SoakEnded, at),
+            Body::ViewRetired { view } => self.retire_view(view, at),
+            Body::Retiring { version } => self.step(&version, Cause::Drained, at),
+            Body::Retired { version } => self.step(&version, Cause::Deleted, at),
+            Body::Aborted { version } => self.step(&version, Cause::Aborted, at),
+            Body::Paused { version } => self.pause(&version, Some(by)),
+            Body::Resumed { version } => self.pause(&version, None),
+            Body::Skipped { view, at } => {
+                self.views.entry(view).or_default().skips.insert(at);
+            }
+            Body::Request { .. }
+            | Body::Taken {}
+            | Body::Refused { .. }
+            | Body::Nothing { .. }
+            | Body::NoOp {} => {}
+        }
+    }
+
+    fn confirm(&mut self, view: &ViewName, epoch: Offset, at: Mark) {
+        let current = self.views.get_mut(view).and_then(|v| v.alias.as_mut());
+        if let Some(alias) = current.filter(|alias| alias.moved.offset == epoch) {
+            alias.soak = Soak::Since(at.appended);
+        }
+    }
+
+    fn start(&mut self, started: Started, at: Mark) {
+        let id = started.version;
+        let view = self.views.entry(id.view.clone()).or_default();
+        if let Some(replaced) = started.replaces {
+            view.step(replaced, Cause::Aborted, at);
+        }
+        view.versions.entry(id.number).or_insert(Version {
+            id,
+            definition: Arc::from(started.definition),
+            fingerprint: started.fingerprint,
+            shards: started.shards,
+            because: started.because,
+            role: Role::Building,
+            rolled_back: false,
+            paused: None,
+            started: at,
+            changed: at,
+        });
+    }
+
+    fn retire_view(&mut self, view: ViewName, at: Mark) {
+        let view = self.views.entry(view).or_default();
+        for role in [Role::Live, Role::Standby, Role::Building] {
+            view.step_all(role, Cause::ViewRetired, at);
+        }
+        view.alias = None;
+        view.retired = Some(at);
+    }
+
+    fn answer(&mut self, id: &EventId, body: &Body, at: Mark) {
+        let Some(asked) = self.requests.get_mut(id) else {
+            return;
+        };
+        let answer = if let Body::Taken {} = body {
+            asked.taken = true;
+            return;
+        } else if let Body::Nothing { why } = body {
+            Answer::Nothing(why.clone())
+        } else if let Body::Refused { why, hint, gates } = body {
+            Answer::Refused {
+                why: why.clone(),
+                hint: hint.clone(),
+                gates: gates.clone(),
+            }
+        } else {
+            Answer::Done
+        };
+        asked.answer.get_or_insert((at, answer));
+        self.forget_answered();
+    }
+
+    /// Keeps the requests that are remembered few: the oldest answered ones go.
+    fn forget_answered(&mut self) {
+        let answered = |asked: &Asked| asked.answer.is_some().then_some(asked.at.offset);
+        let mut offsets: Vec<Offset> = self.requests.values().filter_map(answered).collect();
+        if offsets.len() <= ANSWERED_KEPT {
+            return;
+        }
+        offsets.sort_unstable();
+        let oldest_kept = offsets[offsets.len() - ANSWERED_KEPT];
+        self.requests
+            .retain(|_, asked| answered(asked).is_none_or(|at| at >= oldest_kept));
+    }
+
+    fn version_mut(&mut self, id: &VersionId) -> Option<&mut Version> {
+        self.views.get_mut(&id.view)?.versions.get_mut(&id.number)
+    }
+
+    fn step(&mut self, id: &VersionId, cause: Cause, at: Mark) {
+        if let Some(view) = self.views.get_mut(&id.view) {
+            view.step(id.number, cause, at);
+        }
+    }
+
+    fn set_soak(&mut self, view: &ViewName, soak: Soak) {
+        if let Some(view) = self.views.get_mut(view) {
+            view.set_soak(soak);
+        }
+    }
+
+    fn pause(&mut self, id: &VersionId, paused: Option<String>) {
+        if let Some(version) = self.version_mut(id) {
+            version.paused = paused;
+        }
+    }
+}
+
+fn newer_body(event: &Envelope<serde_json::Value>) -> String {
+    if event.schema != SCHEMA {
+        return format!(
+            "it has schema {}, this program knows {SCHEMA}",
+            event.schema
+        );
+    }
+    let kind = event.body.as_object().and_then(|body| body.keys().next());
+    format!("its body `{}` is unknown", kind.map_or("", String::as_str))
+}

@@ -1,0 +1,47 @@
+//! What the catalog wants of every unit. There is no channel of directives: each worker folds the
+//! catalog and asks this.
+
+use std::collections::BTreeMap;
+
+use materializer_model::Unit;
+use materializer_model::progress::{Directive, Feed};
+
+use crate::catalog::Catalog;
+use crate::lifecycle::Role;
+use crate::reports::Reports;
+use crate::versions::Version;
+
+/// Returns a directive for each unit that somebody has to do something about. A unit that is not
+/// named needs nobody: its version is retired, or its copy was taken out of the definition.
+#[must_use]
+pub fn desired(catalog: &Catalog, reports: &Reports) -> BTreeMap<Unit, Directive> {
+    let mut directives = BTreeMap::new();
+    for view in catalog.views().values() {
+        for version in view.versions.values() {
+            let Some(feed) = feed(version) else { continue };
+            for unit in version.units() {
+                let directive = Directive {
+                    feed: feed.clone(),
+                    skips: view.skips.clone(),
+                    on_error: version.definition.on_error.clone(),
+                    gates: version.definition.gates.clone(),
+                    last_reported: reports.last_reported(&unit).cloned(),
+                };
+                directives.insert(unit, directive);
+            }
+        }
+    }
+    directives
+}
+
+fn feed(version: &Version) -> Option<Feed> {
+    match (version.role, &version.paused) {
+        (Role::Building | Role::Live | Role::Standby, None) => Some(Feed::Feed),
+        (Role::Building | Role::Live | Role::Standby, Some(why)) => {
+            Some(Feed::Hold { why: why.clone() })
+        }
+        (Role::Draining, _) => Some(Feed::Drain),
+        (Role::Retiring, _) => Some(Feed::Delete),
+        (Role::Retired, _) => None,
+    }
+}
