@@ -205,6 +205,31 @@ pub struct FieldIndex {
     pub missing: Option<serde_json::Value>,
 }
 
+/// The languages of [`FieldIndex::language`].
+pub const LANGUAGES: &[&str] = &[
+    "arabic",
+    "danish",
+    "dutch",
+    "english",
+    "finnish",
+    "french",
+    "german",
+    "greek",
+    "hungarian",
+    "italian",
+    "norwegian",
+    "portuguese",
+    "romanian",
+    "russian",
+    "spanish",
+    "swedish",
+    "tamil",
+    "turkish",
+];
+
+/// The tokenizers of [`FieldIndex::tokenizer`].
+pub const TOKENIZERS: &[&str] = &["default", "folded", "whitespace", "raw"];
+
 /// The type of a tantivy field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -249,6 +274,15 @@ impl Target {
             Self::Memory {} => "memory",
             Self::Redis(_) => "redis",
             Self::Tantivy(_) => "tantivy",
+        }
+    }
+
+    /// Returns the number of the way in which the sink stores a row: part of the fingerprint. Raise it
+    /// when the same rows are stored differently (another key, another tokenizer under its name).
+    #[must_use]
+    pub fn revision(&self) -> u32 {
+        match self {
+            Self::Memory {} | Self::Redis(_) | Self::Tantivy(_) => 1,
         }
     }
 
