@@ -3,4 +3,5 @@
 //! Each keeps the same promises, which `conformance` holds them to: a commit is applied whole or not
 //! at all, by the newest claim's owner alone, and is described by the checkpoint stored with it.
 
+pub mod conformance;
 pub mod redis;
