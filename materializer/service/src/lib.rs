@@ -5,4 +5,6 @@
 
 pub mod clock;
 pub mod config;
+pub mod gateway;
+pub mod metrics;
 pub mod output;

@@ -1,0 +1,155 @@
+//! What workers serve to gateways, and how gateways ask for it: `/internal/v1/units/{unit}/…`.
+//!
+//! `POST …/document` has the key's bytes as its body, and answers the row, or 204 where there is none.
+//! `POST …/search` has the JSON of a search request and answers that of its response. A fault's status
+//! is what the gateway does about it: 400 the request is at fault, 410 this worker does not serve the
+//! copy (any more), 503 it may later.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use materializer_model::Unit;
+use ureq::Agent;
+
+use super::ReadError;
+use super::copies::{DocumentOf, ServedCopy};
+use super::http::{FaultBody, from_json};
+use super::routes::CopyAt;
+use super::search::{SearchRequest, SearchResponse};
+use super::server::Shared;
+use crate::metrics::Op;
+
+/// Returns the routes of a worker. A unit's text has slashes, so it takes four segments.
+pub(super) fn router() -> Router<Arc<Shared>> {
+    let unit = "/internal/v1/units/{view}/{version}/{copy}/{shard}";
+    Router::new()
+        .route(&format!("{unit}/document"), post(document))
+        .route(&format!("{unit}/search"), post(search))
+}
+
+type UnitPath = Path<(String, String, String, String)>;
+
+/// Finds a copy that this process serves.
+fn held(shared: &Shared, Path(unit): UnitPath) -> Result<Arc<dyn ServedCopy>, ReadError> {
+    let (view, version, copy, shard) = unit;
+    let text = format!("{view}/{version}/{copy}/{shard}");
+    let unit: Unit = text
+        .parse()
+        .map_err(|fault| ReadError::Invalid(format!("{fault}")))?;
+    let found = shared.local.find(&unit);
+    found.ok_or_else(|| ReadError::Gone(format!("`{unit}` is not served here")))
+}
+
+async fn document(State(shared): State<Arc<Shared>>, unit: UnitPath, key: Bytes) -> Response {
+    let answer = async {
+        let copy = held(&shared, unit)?;
+        let row = shared
+            .copies
+            .ask_held(copy, DocumentOf(key.to_vec()))
+            .await?;
+        Ok(match row {
+            Some(row) => row.into_response(),
+            None => StatusCode::NO_CONTENT.into_response(),
+        })
+    };
+    shared.track(Op::HeldDocument, answer).await
+}
+
+async fn search(State(shared): State<Arc<Shared>>, unit: UnitPath, body: Bytes) -> Response {
+    let answer = async {
+        let copy = held(&shared, unit)?;
+        let request: SearchRequest = from_json(&body)?;
+        let found = shared.copies.ask_held(copy, request).await?;
+        Ok(Json(found).into_response())
+    };
+    shared.track(Op::HeldSearch, answer).await
+}
+
+/// Asks other workers. Blocks.
+#[derive(Debug)]
+pub(super) struct Workers {
+    agent: Agent,
+}
+
+/// The longest answer of a worker that is taken.
+const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+impl Workers {
+    /// Makes an asker that waits at most `answer_time` for each answer.
+    pub(super) fn new(answer_time: Duration) -> Self {
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(answer_time))
+            .timeout_connect(Some(answer_time / 4))
+            .max_redirects(0)
+            // Workers are in our own network; what the environment says of proxies is not about them.
+            .proxy(None)
+            .build();
+        Self {
+            agent: config.into(),
+        }
+    }
+
+    /// Asks a worker for the row of a key.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub(super) fn document(&self, copy: &CopyAt, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+        let (status, body) = self.post(copy, "document", key)?;
+        Ok((status != StatusCode::NO_CONTENT).then_some(body))
+    }
+
+    /// Asks a worker to search.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub(super) fn search(
+        &self,
+        copy: &CopyAt,
+        request: &SearchRequest,
+    ) -> Result<SearchResponse, ReadError> {
+        let request = serde_json::to_vec(request).expect("a request that was read can be written");
+        let (_, body) = self.post(copy, "search", &request)?;
+        serde_json::from_slice(&body).map_err(|fault| {
+            let CopyAt { unit, address } = copy;
+            ReadError::Broken(format!("the answer of `{unit}` at `{address}`: {fault}"))
+        })
+    }
+
+    fn post(
+        &self,
+        copy: &CopyAt,
+        what: &str,
+        body: &[u8],
+    ) -> Result<(StatusCode, Vec<u8>), ReadError> {
+        let CopyAt { unit, address } = copy;
+        let unreachable = |fault: ureq::Error| {
+            ReadError::Unavailable(format!("`{unit}` at `{address}`: {fault}"))
+        };
+        let url = format!("http://{address}/internal/v1/units/{unit}/{what}");
+        let mut response = self.agent.post(&url).send(body).map_err(unreachable)?;
+        let status = response.status();
+        let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX);
+        let body = body.read_to_vec().map_err(unreachable)?;
+        if status.is_success() {
+            return Ok((status, body));
+        }
+        let why = serde_json::from_slice(&body).map_or_else(
+            |_| format!("status {status}"),
+            |fault: FaultBody| fault.error,
+        );
+        let why = format!("`{unit}` at `{address}`: {why}");
+        Err(match status {
+            StatusCode::BAD_REQUEST => ReadError::Invalid(why),
+            StatusCode::GONE => ReadError::Gone(why),
+            StatusCode::SERVICE_UNAVAILABLE => ReadError::Unavailable(why),
+            _ => ReadError::Broken(why),
+        })
+    }
+}

@@ -1,0 +1,173 @@
+//! The port of the Redis protocol: rows by alias, for any Redis client.
+//!
+//! The commands of a connection that have arrived are planned under one snapshot of the routes, their
+//! reads are answered as one job, and the replies are written in order. So one version answers each
+//! command, and on one connection the alias never goes back.
+
+mod codec;
+mod commands;
+mod session;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::serve::Listener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use self::codec::{Decoder, Reply};
+use self::commands::{Assemble, Plan, plan};
+use self::session::Session;
+use super::ReadError;
+use super::rows::Answers;
+use super::server::{Shared, Stop};
+use crate::metrics::{Op, Port};
+
+/// Accepts connections until the stop, then waits until they are closed.
+pub(super) async fn serve(mut listener: TcpListener, shared: &Arc<Shared>, mut stop: Stop) {
+    let permits = Arc::new(Semaphore::new(shared.limits.connections));
+    let mut accepted = 0;
+    let mut connections = JoinSet::new();
+    loop {
+        let (mut stream, _peer) = tokio::select! {
+            stream = Listener::accept(&mut listener) => stream,
+            () = stop.told() => break,
+            Some(_ended) = connections.join_next() => continue,
+        };
+        let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
+            // Who does not take it in is closed on all the same.
+            stream
+                .try_write(b"-ERR max number of clients reached\r\n")
+                .ok();
+            continue;
+        };
+        accepted += 1;
+        let session = Session::new(accepted);
+        let (shared, stop) = (Arc::clone(shared), stop.clone());
+        connections.spawn(async move {
+            let _permit = permit;
+            // A connection that broke off has nobody left to be told.
+            converse(&mut stream, session, &shared, stop).await.ok();
+        });
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+/// Answers a client until it leaves, breaks the protocol, or the stop.
+async fn converse(
+    stream: &mut TcpStream,
+    mut session: Session,
+    shared: &Shared,
+    mut stop: Stop,
+) -> io::Result<()> {
+    let _open = shared.metrics.gateway.connected(Port::Redis);
+    stream.set_nodelay(true)?;
+    let mut decoder = Decoder::new(shared.limits);
+    let mut arrived = vec![0; 16 * 1024];
+    loop {
+        let (plans, next) = plan_arrived(&mut decoder, &mut session, shared);
+        if !plans.is_empty() {
+            let replies = answer(plans, shared).await;
+            timeout(shared.limits.answer_time, stream.write_all(&replies)).await??;
+        }
+        match next {
+            Next::Close => return Ok(()),
+            Next::Plan if stop.is_told() => return Ok(()),
+            Next::Plan => continue,
+            Next::Read => {}
+        }
+        let read = tokio::select! {
+            read = stream.read(&mut arrived) => read?,
+            () = stop.told() => return Ok(()),
+        };
+        if read == 0 {
+            return Ok(());
+        }
+        decoder.feed(&arrived[..read]);
+    }
+}
+
+/// What follows once the planned commands are answered.
+enum Next {
+    /// More bytes are needed.
+    Read,
+    /// More commands have arrived.
+    Plan,
+    /// The connection ends.
+    Close,
+}
+
+/// Plans the commands that have arrived; at most so many that their answers stay bounded.
+fn plan_arrived(
+    decoder: &mut Decoder,
+    session: &mut Session,
+    shared: &Shared,
+) -> (Vec<Plan>, Next) {
+    let routes = shared.routes.borrow().clone();
+    let mut plans = Vec::new();
+    let mut words = 0;
+    while plans.len() < shared.limits.pipeline_commands && words < shared.limits.request_arguments {
+        match decoder.next() {
+            Ok(Some(request)) => {
+                words += request.len();
+                plans.push(plan(request, session, routes.as_deref(), &shared.limits));
+                if let Some(Plan::Close(_)) = plans.last() {
+                    return (plans, Next::Close);
+                }
+            }
+            Ok(None) => return (plans, Next::Read),
+            Err(fault) => {
+                plans.push(Plan::Close(Reply::Error(format!("ERR {fault}"))));
+                return (plans, Next::Close);
+            }
+        }
+    }
+    (plans, Next::Plan)
+}
+
+/// Answers the commands and returns their replies as bytes, in order.
+async fn answer(plans: Vec<Plan>, shared: &Shared) -> Vec<u8> {
+    enum Pending {
+        Reply(Reply),
+        Reads(usize, Assemble),
+    }
+    let mut reads = Vec::new();
+    let mut pending = Vec::with_capacity(plans.len());
+    for plan in plans {
+        pending.push(match plan {
+            Plan::Now(reply) | Plan::Close(reply) => Pending::Reply(reply),
+            Plan::Read(mut of_command, assemble) => {
+                let count = of_command.len();
+                reads.append(&mut of_command);
+                Pending::Reads(count, assemble)
+            }
+        });
+    }
+    let began = shared.clock.monotonic();
+    let mut answers = shared.rows.read(reads).await.into_iter();
+    let elapsed = shared.clock.monotonic().since(began);
+    let mut bytes = Vec::new();
+    for command in pending {
+        let reply = match command {
+            Pending::Reply(reply) => reply,
+            Pending::Reads(count, assemble) => {
+                let answers: Answers = answers.by_ref().take(count).collect();
+                count_command(shared, &answers, elapsed);
+                assemble.reply(answers)
+            }
+        };
+        reply.encode(&mut bytes);
+    }
+    bytes
+}
+
+fn count_command(shared: &Shared, answers: &Answers, elapsed: Duration) {
+    let fault = answers.iter().find_map(|answer| answer.as_ref().err());
+    let outcome = fault.map_or("ok", ReadError::kind);
+    shared.metrics.gateway.answered(Op::Row, outcome, elapsed);
+}

@@ -1,0 +1,159 @@
+//! What clients ask of a connection and of the server, before and beside rows.
+
+use std::fmt::Write as _;
+
+use super::super::routes::Routes;
+use super::codec::Reply;
+use super::commands::{COMMANDS, Name};
+
+/// The release of Redis whose protocol and errors the gateway follows.
+const REDIS_VERSION: &str = "7.0.0";
+
+/// What the gateway knows of a connection.
+#[derive(Debug)]
+pub(super) struct Session {
+    id: i64,
+    /// What `CLIENT SETNAME` called it.
+    name: Vec<u8>,
+}
+
+impl Session {
+    /// Begins the connection of that number.
+    pub(super) fn new(id: i64) -> Self {
+        Self {
+            id,
+            name: Vec::new(),
+        }
+    }
+
+    /// Answers `CLIENT`, as far as clients ask it of their own accord.
+    pub(super) fn client(&mut self, arguments: &[Vec<u8>]) -> Reply {
+        let word = arguments[0].to_ascii_lowercase();
+        match (word.as_slice(), &arguments[1..]) {
+            (b"id", []) => Reply::Integer(self.id),
+            (b"getname", []) if self.name.is_empty() => Reply::Nil,
+            (b"getname", []) => Reply::Bulk(self.name.clone()),
+            (b"setname", [name]) => {
+                self.name.clone_from(name);
+                Reply::Simple("OK")
+            }
+            // The library's name and version: taken, since clients send them unasked, and not kept.
+            (b"setinfo", [_, _]) => Reply::Simple("OK"),
+            _ => Reply::Error(format!(
+                "ERR `CLIENT {}` with {} arguments is refused: the gateway answers ID GETNAME SETNAME SETINFO",
+                word[..word.len().min(64)].escape_ascii(),
+                arguments.len() - 1
+            )),
+        }
+    }
+
+    /// Answers `HELLO [version [AUTH user password] [SETNAME name]]`. Version 3 is declined before
+    /// anything else is looked at, so that clients fall back to version 2.
+    pub(super) fn hello(&mut self, arguments: &[Vec<u8>]) -> Reply {
+        if arguments.first().is_some_and(|version| version != b"2") {
+            return Reply::Error("NOPROTO unsupported protocol version".into());
+        }
+        let mut options = arguments.get(1..).unwrap_or_default();
+        loop {
+            options = match options {
+                [] => break,
+                [word, _user, _password, rest @ ..] if word.eq_ignore_ascii_case(b"auth") => rest,
+                [word, name, rest @ ..] if word.eq_ignore_ascii_case(b"setname") => {
+                    self.name.clone_from(name);
+                    rest
+                }
+                [word, ..] => {
+                    let word = word[..word.len().min(64)].escape_ascii();
+                    return Reply::Error(format!("ERR syntax error in HELLO option `{word}`"));
+                }
+            };
+        }
+        Reply::Array(vec![
+            Reply::text("server"),
+            Reply::text("redis"),
+            Reply::text("version"),
+            Reply::text(REDIS_VERSION),
+            Reply::text("proto"),
+            Reply::Integer(2),
+            Reply::text("id"),
+            Reply::Integer(self.id),
+            Reply::text("mode"),
+            Reply::text("standalone"),
+            Reply::text("role"),
+            Reply::text("master"),
+            Reply::text("modules"),
+            Reply::Array(Vec::new()),
+        ])
+    }
+}
+
+/// Answers `AUTH`. The gateway has no users and answers whoever reaches it, as a Redis whose default
+/// user has `nopass`: a client keeps its password when its host and port change.
+pub(super) fn authenticate(arguments: &[Vec<u8>]) -> Reply {
+    match arguments {
+        [_password] | [_, _password] => Reply::Simple("OK"),
+        _ => Reply::Error("ERR syntax error".into()),
+    }
+}
+
+/// Answers `SELECT`.
+pub(super) fn select(database: &[u8]) -> Reply {
+    if database == b"0" {
+        Reply::Simple("OK")
+    } else {
+        Reply::Error("ERR DB index is out of range: the gateway has database 0 alone".into())
+    }
+}
+
+/// Answers `COMMAND`: what there is, for clients that ask where the keys stand.
+pub(super) fn describe(arguments: &[Vec<u8>]) -> Reply {
+    let word = arguments.first().map(|word| word.to_ascii_lowercase());
+    match word.as_deref() {
+        None => Reply::Array(COMMANDS.iter().map(description).collect()),
+        Some(b"count") => Reply::Integer(i64::try_from(COMMANDS.len()).unwrap_or(i64::MAX)),
+        // redis-cli asks it for its hints, and goes on with none.
+        Some(b"docs") => Reply::Array(Vec::new()),
+        Some(_) => Reply::Error("ERR the gateway answers COMMAND, COMMAND COUNT".into()),
+    }
+}
+
+fn description(command: &super::commands::Command) -> Reply {
+    let flag = match command.name {
+        Name::Read(_) => "readonly",
+        Name::Auth
+        | Name::Client
+        | Name::Command
+        | Name::Echo
+        | Name::Hello
+        | Name::Info
+        | Name::Ping
+        | Name::Quit
+        | Name::Select => "fast",
+    };
+    let mut parts = vec![
+        Reply::text(command.word),
+        Reply::Integer(command.arity),
+        Reply::Array(vec![Reply::Simple(flag)]),
+    ];
+    parts.extend(command.keys.map(Reply::Integer));
+    Reply::Array(parts)
+}
+
+/// Answers `INFO`, whatever section is asked for. `loading` is what clients look at before they send
+/// anything else.
+pub(super) fn info(routes: Option<&Routes>) -> String {
+    let mut text = format!(
+        "# Server\r\nredis_version:{REDIS_VERSION}\r\nserver_name:materializer\r\n\
+         materializer_version:{}\r\nredis_mode:standalone\r\n\
+         # Persistence\r\nloading:{}\r\n# Replication\r\nrole:master\r\n# Views\r\n",
+        env!("CARGO_PKG_VERSION"),
+        u8::from(routes.is_none()),
+    );
+    for route in routes.into_iter().flat_map(Routes::iter) {
+        let (version, epoch) = (route.version(), route.epoch());
+        let (view, number) = (&version.view, version.number);
+        write!(text, "{view}:version={number},alias_epoch={epoch}\r\n")
+            .expect("a string takes any text");
+    }
+    text
+}

@@ -1,0 +1,346 @@
+//! The server of a process: its ports, its threads, its end.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdTcpListener};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::thread::{self, JoinHandle};
+
+use anyhow::Context as _;
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::response::{IntoResponse, Response};
+use axum::serve::Listener;
+use materializer_model::Clock;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::timeout;
+
+use super::copies::{Copies, LocalCopies};
+use super::probes::Probe;
+use super::routes::RoutesReceiver;
+use super::rows::{RowReader, Rows};
+use super::status::StatusSource;
+use super::{Limits, ReadError};
+use super::{documents, internal, probes, redis_protocol, search, status};
+use crate::metrics::{ConnectionGuard, Metrics, Op, Port};
+
+/// Where a process answers.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// The address of HTTP.
+    pub http: SocketAddr,
+    /// The address of the Redis protocol; `None` where the process is no gateway: then it serves no
+    /// documents and searches over HTTP either.
+    pub redis: Option<SocketAddr>,
+    /// What readers may ask for.
+    pub limits: Limits,
+}
+
+/// What a process has to serve.
+pub struct Parts {
+    /// Where readers are sent; kept up to date by whoever folds the catalog.
+    pub routes: RoutesReceiver,
+    /// Readers of Redis rows by the name of their connection, one for each thread.
+    pub rows: BTreeMap<String, Vec<Box<dyn RowReader>>>,
+    /// The tantivy copies that this process holds.
+    pub copies: Arc<LocalCopies>,
+    /// Where the status comes from.
+    pub status: Arc<dyn StatusSource>,
+    /// What the process says of itself.
+    pub probe: Arc<dyn Probe>,
+    /// The process's metrics.
+    pub metrics: Arc<Metrics>,
+    /// The clock that requests are timed by.
+    pub clock: Arc<dyn Clock>,
+    /// Begins the sequence by which copies are chosen.
+    pub seed: u64,
+}
+
+/// What the handlers share.
+pub(super) struct Shared {
+    pub(super) routes: RoutesReceiver,
+    pub(super) rows: Rows,
+    pub(super) copies: Copies,
+    pub(super) local: Arc<LocalCopies>,
+    pub(super) status: Arc<dyn StatusSource>,
+    pub(super) probe: Arc<dyn Probe>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) limits: Limits,
+}
+
+impl Shared {
+    fn start(parts: Parts, limits: Limits) -> io::Result<Self> {
+        Ok(Self {
+            routes: parts.routes,
+            rows: Rows::start(parts.rows, limits)?,
+            copies: Copies::start(&parts.copies, limits, parts.seed)?,
+            local: parts.copies,
+            status: parts.status,
+            probe: parts.probe,
+            metrics: parts.metrics,
+            clock: parts.clock,
+            limits,
+        })
+    }
+
+    /// Has an HTTP request answered in bounded time, and counts it.
+    pub(super) async fn track(
+        &self,
+        op: Op,
+        answer: impl Future<Output = Result<Response, ReadError>>,
+    ) -> Response {
+        let began = self.clock.monotonic();
+        let answer = answer.await;
+        let elapsed = self.clock.monotonic().since(began);
+        let outcome = answer.as_ref().map_or_else(ReadError::kind, |_| "ok");
+        self.metrics.gateway.answered(op, outcome, elapsed);
+        answer.unwrap_or_else(IntoResponse::into_response)
+    }
+}
+
+/// Tells tasks to end. The sender's drop tells it too.
+#[derive(Clone)]
+pub(super) struct Stop(watch::Receiver<bool>);
+
+impl Stop {
+    /// Says whether the stop was told.
+    pub(super) fn is_told(&self) -> bool {
+        *self.0.borrow() || self.0.has_changed().is_err()
+    }
+
+    /// Waits until the stop is told. Cancel safe.
+    pub(super) async fn told(&mut self) {
+        self.0.wait_for(|stopped| *stopped).await.ok();
+    }
+}
+
+/// The running server of a process. Dropping it stops it.
+pub struct Gateway {
+    http: SocketAddr,
+    redis: Option<SocketAddr>,
+    stop: watch::Sender<bool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Gateway {
+    /// Binds the ports and begins to serve, on threads of its own.
+    ///
+    /// # Errors
+    /// Where an address cannot be bound, or the system gives no thread.
+    pub fn start(settings: Settings, parts: Parts) -> anyhow::Result<Self> {
+        let http = bind(settings.http)?;
+        let redis = settings.redis.map(bind).transpose()?;
+        let addresses = (
+            http.local_addr()?,
+            redis.as_ref().map(StdTcpListener::local_addr).transpose()?,
+        );
+        let shared = Arc::new(Shared::start(parts, settings.limits).context("start readers")?);
+        let (stop, stopped) = watch::channel(false);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("gateway-io")
+            .enable_all()
+            .build()
+            .context("start the gateway")?;
+        let serve = move || serve(&runtime, shared, http, redis, Stop(stopped));
+        let thread = thread::Builder::new().name("gateway".into()).spawn(serve);
+        Ok(Self {
+            http: addresses.0,
+            redis: addresses.1,
+            stop,
+            thread: Some(thread.context("start the gateway")?),
+        })
+    }
+
+    /// Returns where HTTP is answered: the port that the system gave, if 0 was asked for.
+    #[must_use]
+    pub fn http_address(&self) -> SocketAddr {
+        self.http
+    }
+
+    /// Returns where the Redis protocol is answered.
+    #[must_use]
+    pub fn redis_address(&self) -> Option<SocketAddr> {
+        self.redis
+    }
+}
+
+impl Drop for Gateway {
+    /// Takes no more requests, lets those under way end within the limit, joins the threads.
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the gateway panicked");
+        }
+    }
+}
+
+fn bind(address: SocketAddr) -> anyhow::Result<StdTcpListener> {
+    let listener =
+        StdTcpListener::bind(address).with_context(|| format!("listen on `{address}`"))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Serves until the stop; the body of the gateway's thread.
+fn serve(
+    runtime: &Runtime,
+    shared: Arc<Shared>,
+    http: StdTcpListener,
+    redis: Option<StdTcpListener>,
+    mut stop: Stop,
+) {
+    let drain_time = shared.limits.drain_time;
+    runtime.block_on(async {
+        let end = stop.clone();
+        let work = async {
+            tokio::join!(
+                serve_http(http, redis.is_some(), &shared, end.clone()),
+                serve_redis(redis, &shared, end),
+            )
+        };
+        let overdue = async {
+            stop.told().await;
+            tokio::time::sleep(drain_time).await;
+        };
+        tokio::select! {
+            (http, redis) = work => {
+                for fault in [http, redis].into_iter().filter_map(Result::err) {
+                    tracing::error!(error = %fault, "the gateway ended");
+                }
+            }
+            () = overdue => tracing::warn!("requests were cut off at the stop"),
+        }
+    });
+}
+
+async fn serve_http(
+    listener: StdTcpListener,
+    is_gateway: bool,
+    shared: &Arc<Shared>,
+    mut stop: Stop,
+) -> io::Result<()> {
+    let listener = BoundedListener {
+        listener: TcpListener::from_std(listener)?,
+        permits: Arc::new(Semaphore::new(shared.limits.connections)),
+        metrics: Arc::clone(&shared.metrics),
+    };
+    let mut router = Router::new()
+        .merge(internal::router())
+        .merge(probes::router())
+        .merge(status::router());
+    if is_gateway {
+        router = router.merge(documents::router()).merge(search::router());
+    }
+    let router = router
+        .layer(DefaultBodyLimit::max(shared.limits.request_bytes))
+        .layer(axum::middleware::from_fn_with_state(
+            Arc::clone(shared),
+            bounded,
+        ))
+        .with_state(Arc::clone(shared));
+    axum::serve(listener, router)
+        .with_graceful_shutdown(async move { stop.told().await })
+        .await
+}
+
+async fn serve_redis(
+    listener: Option<StdTcpListener>,
+    shared: &Arc<Shared>,
+    stop: Stop,
+) -> io::Result<()> {
+    if let Some(listener) = listener {
+        redis_protocol::serve(TcpListener::from_std(listener)?, shared, stop).await;
+    }
+    Ok(())
+}
+
+/// Bounds a whole request in time: also one whose body does not arrive.
+async fn bounded(
+    axum::extract::State(shared): axum::extract::State<Arc<Shared>>,
+    request: axum::extract::Request,
+    next: axum::middleware::Next,
+) -> Response {
+    let most = 2 * shared.limits.answer_time;
+    match timeout(most, next.run(request)).await {
+        Ok(response) => response,
+        Err(_elapsed) => {
+            let why = format!("the request was not answered within {most:?}");
+            ReadError::Unavailable(why).into_response()
+        }
+    }
+}
+
+/// Accepts so many connections at once and no more; others wait in the system's queue.
+struct BoundedListener {
+    listener: TcpListener,
+    permits: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
+}
+
+impl Listener for BoundedListener {
+    type Io = BoundedStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (BoundedStream, SocketAddr) {
+        let permits = Arc::clone(&self.permits);
+        let permit = permits.acquire_owned().await.expect("never closed");
+        let (stream, peer) = Listener::accept(&mut self.listener).await;
+        // Without it small answers wait for the client's acknowledgements; they are right all the same.
+        stream.set_nodelay(true).ok();
+        let stream = BoundedStream {
+            stream,
+            _permit: permit,
+            _open: self.metrics.gateway.connected(Port::Http),
+        };
+        (stream, peer)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+/// A connection that gives its place back when it closes.
+struct BoundedStream {
+    stream: TcpStream,
+    _permit: OwnedSemaphorePermit,
+    _open: ConnectionGuard,
+}
+
+impl AsyncRead for BoundedStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for BoundedStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
