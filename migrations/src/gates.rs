@@ -339,7 +339,7 @@ fn documents_ratio(limit: Ratio, sampled: Option<&Sampled>) -> GateReading {
     clippy::as_conversions,
     reason = "there is no lossless conversion, and none is needed"
 )]
-fn float(count: u64) -> f64 {
+pub(crate) fn float(count: u64) -> f64 {
     count as f64
 }
 
