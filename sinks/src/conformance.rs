@@ -73,12 +73,19 @@ pub trait Place: Sync {
     fn harm(&self, unit: &Unit, harm: Harm) -> bool;
 }
 
-/// Makes a test of each case. Takes the attributes of all of them and an expression that makes a
-/// [`Place`](crate::conformance::Place), evaluated anew for each.
+/// Makes a test of each case. Takes an expression that makes a
+/// [`Place`](crate::conformance::Place), evaluated anew for each; with `ignore = "why",` before it,
+/// the tests are ignored.
 #[macro_export]
 macro_rules! conformance_suite {
-    ($(#[$($attribute:tt)*])* $place:expr) => {
-        $crate::conformance_suite! { @all [$(#[$($attribute)*])*] [$place]
+    (ignore = $why:literal, $place:expr) => {
+        $crate::conformance_suite! { @all [#[ignore = $why]] [$place] }
+    };
+    ($place:expr) => {
+        $crate::conformance_suite! { @all [] [$place] }
+    };
+    (@all $attributes:tt $place:tt) => {
+        $crate::conformance_suite! { @each $attributes $place
             a_place_begins_empty
             an_upsert_is_read_back_and_replaces_the_row_before
             a_delete_removes_the_row_and_deleting_nothing_is_no_fault
@@ -112,7 +119,7 @@ macro_rules! conformance_suite {
             a_retired_unit_is_never_opened_again
         }
     };
-    (@all $attributes:tt $place:tt $($case:ident)+) => {
+    (@each $attributes:tt $place:tt $($case:ident)+) => {
         $( $crate::conformance_suite! { @one $attributes $place $case } )+
     };
     (@one [$($attribute:tt)*] [$place:expr] $case:ident) => {

@@ -4,8 +4,6 @@
     reason = "replies and faults are open enums of the client library"
 )]
 
-use std::io::ErrorKind as IoErrorKind;
-
 use ::redis::{
     Client, ClientTlsConfig, ErrorKind, RedisError, ServerError, TlsCertificates, Value,
 };
@@ -174,17 +172,14 @@ fn client(settings: &RedisSettings) -> Result<Client, RedisError> {
 fn transport_fault(address: &str, fault: &RedisError) -> SinkError {
     let why = format!("redis at `{address}`: {fault}");
     let text = fault.to_string();
-    // Answers to a login, which the client library tells by their text alone.
+    // The client library tells these by their text alone.
     let passes = text.contains("LOADING") || text.contains("max number of clients");
-    let is_bad_certificate = std::error::Error::source(fault)
-        .and_then(|source| source.downcast_ref::<std::io::Error>())
-        .is_some_and(|io| io.kind() == IoErrorKind::InvalidData);
     let refused = match fault.kind() {
         ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig => !passes,
         ErrorKind::Server(_) | ErrorKind::Extension => {
             return server_fault(address, fault.code().unwrap_or(""), &text);
         }
-        _ => is_bad_certificate,
+        _ => text.contains("invalid peer certificate"),
     };
     if refused {
         SinkError::Refused(why)

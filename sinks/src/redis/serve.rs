@@ -17,8 +17,9 @@ use super::keys;
 use super::pack::Pack;
 use super::settings::RedisPlace;
 
-/// How many times the alias may move while one request is answered.
-const ATTEMPTS: usize = 4;
+/// How many times the alias may move while one request is answered. It moves once in hours: this ends
+/// what would otherwise have no end.
+const ATTEMPTS: usize = 100;
 
 /// One read. A key is the rendered one, as `product:42`: what a reader of Redis would write.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -136,7 +136,12 @@ impl RedisSink {
 
 impl Sink for RedisSink {
     fn open(&mut self, me: &Token, expect: Expect) -> Result<Option<Checkpoint>, SinkError> {
-        self.outstanding = None;
+        // One request at a time is under way. What became of this one, the checkpoint will tell.
+        if let Some(task) = self.outstanding.take()
+            && self.wait(task, self.open_timeout).is_none()
+        {
+            return Err(self.unavailable("a write has not ended"));
+        }
         let me = me.clone();
         let task = self.start(Task::Open { me, expect })?;
         self.wait(task, self.open_timeout)

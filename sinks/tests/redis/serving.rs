@@ -1,0 +1,210 @@
+//! Aliases, and readers who follow them.
+
+use std::thread;
+
+use materializer_model::definition::RedisShape;
+use materializer_model::ports::{AliasPointer, Expect, Sink, SinkAdmin, SinkError};
+use materializer_model::{Offset, SinkId, Unit, VersionNumber, ViewName};
+use materializer_sinks::redis::{Read, ReadRequest, RedisSink, Reply, ViewReads};
+
+use crate::faults::{apply, commit, token};
+use crate::place::{admin, place, sink, target};
+use crate::server::Server;
+
+fn view() -> ViewName {
+    "products".parse().expect("a name")
+}
+
+fn pointer(version: u32, epoch: u64) -> AliasPointer {
+    AliasPointer {
+        version: VersionNumber(version),
+        epoch: Offset(epoch),
+    }
+}
+
+fn request(reads: Vec<Read>) -> ReadRequest {
+    ReadRequest {
+        view: view(),
+        reads,
+    }
+}
+
+/// Writes ten rows with the version's name to each of two versions.
+fn fill(server: &Server) {
+    for number in [1, 2] {
+        let unit: Unit = format!("products/v{number}/c0/s0").parse().expect("a unit");
+        let mut writer = sink(server.settings(), &unit);
+        assert_eq!(writer.open(&token(1), Expect::Maybe), Ok(None));
+        apply(&mut writer, &commit(1, 10, &format!("v{number}"))).expect("written");
+    }
+}
+
+#[test]
+#[ignore = "needs redis-server: ./dev test"]
+fn every_kind_of_read_is_answered_by_the_live_version() {
+    let server = Server::start();
+    let unit: Unit = "products/v1/c0/s0".parse().expect("a unit");
+    let mut writer = RedisSink::new(
+        place(server.settings()),
+        target(RedisShape::Hash),
+        unit,
+        SinkId::new("server-1"),
+    )
+    .expect("a sink");
+    assert_eq!(writer.open(&token(1), Expect::Maybe), Ok(None));
+    apply(&mut writer, &commit(1, 1, r#"{"title":"shoe","n":null}"#)).expect("written");
+    let mut reads = ViewReads::new(place(server.settings()));
+    let missing = reads.answer(&[request(Vec::new())]);
+    assert!(
+        matches!(&missing[..], [Err(SinkError::Unavailable(_))]),
+        "{missing:?}"
+    );
+    let mut coordinator = admin(server.settings());
+    assert_eq!(coordinator.move_alias(&view(), &pointer(1, 10)), Ok(()));
+
+    let key = || b"product:key-0".to_vec();
+    let none = || b"product:none".to_vec();
+    let title = || b"title".to_vec();
+    let answers = reads.answer(&[
+        request(vec![
+            Read::HashAll(key()),
+            Read::HashGet(key(), title()),
+            Read::HashGet(key(), b"n".to_vec()),
+            Read::Exists(key()),
+            Read::TimeToLive(key()),
+            Read::Get(key()),
+            Read::HashAll(none()),
+            Read::Exists(none()),
+            Read::TimeToLive(none()),
+        ]),
+        request(vec![Read::Get(none())]),
+    ]);
+    let expected = [
+        Reply::Fields(vec![(title(), b"shoe".to_vec())]),
+        Reply::Bytes(b"shoe".to_vec()),
+        Reply::Nil,
+        Reply::Number(1),
+        Reply::Number(-1),
+        Reply::WrongType,
+        Reply::Fields(Vec::new()),
+        Reply::Number(0),
+        Reply::Number(-2),
+    ];
+    let [Ok(many), Ok(one)] = &answers[..] else {
+        panic!("{answers:?}");
+    };
+    assert_eq!(many.replies, expected);
+    assert_eq!(one.replies, [Reply::Nil]);
+    assert_eq!(one.pointer, pointer(1, 10));
+}
+
+#[test]
+#[ignore = "needs redis-server: ./dev test"]
+fn one_version_answers_a_request_while_the_alias_moves() {
+    const MOVES: u64 = 300;
+    let server = Server::start();
+    fill(&server);
+    let mut coordinator = admin(server.settings());
+    assert_eq!(coordinator.move_alias(&view(), &pointer(1, 1)), Ok(()));
+    let keys = || (0..10).map(|n| Read::Get(format!("product:key-{n}").into_bytes()));
+    let mixed = || keys().chain([Read::Exists(b"product:key-0".to_vec())]);
+    let requests = [request(keys().collect()), request(mixed().collect())];
+    thread::scope(|scope| {
+        let swaps = scope.spawn(move || {
+            for epoch in 2..=MOVES {
+                let version = if epoch % 2 == 0 { 2 } else { 1 };
+                let moved = coordinator.move_alias(&view(), &pointer(version, epoch));
+                assert_eq!(moved, Ok(()));
+            }
+        });
+        let mut reads = ViewReads::new(place(server.settings()));
+        let mut epoch = 0;
+        loop {
+            let is_last = swaps.is_finished();
+            for answer in reads.answer(&requests) {
+                let answer = answer.expect("an answer");
+                let value = Reply::Bytes(answer.pointer.version.to_string().into_bytes());
+                assert!(answer.replies[..10].iter().all(|reply| *reply == value));
+                assert!(answer.pointer.epoch.0 >= epoch, "the epoch never goes back");
+                epoch = answer.pointer.epoch.0;
+            }
+            if is_last {
+                assert_eq!(epoch, MOVES);
+                break;
+            }
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs redis-server: ./dev test"]
+fn a_reader_whose_idle_connection_was_cut_is_answered_all_the_same() {
+    let server = Server::start();
+    fill(&server);
+    let mut coordinator = admin(server.settings());
+    assert_eq!(coordinator.move_alias(&view(), &pointer(1, 1)), Ok(()));
+    let mut reads = ViewReads::new(place(server.settings()));
+    let requests = [request(vec![Read::Get(b"product:key-0".to_vec())])];
+    for _ in 0..3 {
+        let answers = reads.answer(&requests);
+        assert!(answers[0].is_ok(), "{answers:?}");
+        server.command::<u64>("CLIENT KILL TYPE normal SKIPME yes");
+    }
+}
+
+#[test]
+#[ignore = "needs redis-server: ./dev test"]
+fn an_alias_that_is_not_ours_serves_nobody_and_is_written_over() {
+    let server = Server::start();
+    fill(&server);
+    let mut coordinator = admin(server.settings());
+    let mut reads = ViewReads::new(place(server.settings()));
+    let requests = [request(vec![Read::Get(b"product:key-0".to_vec())])];
+    for (epoch, foreign) in (1..).zip([
+        "SET main::products:alias v2",
+        "SET main::products:alias hello",
+        "LPUSH main::products:alias v2",
+    ]) {
+        server.command::<redis::Value>("DEL main::products:alias");
+        server.command::<redis::Value>(foreign);
+        assert_eq!(coordinator.alias(&view()), Ok(None), "{foreign}");
+        let answers = reads.answer(&requests);
+        assert!(
+            matches!(&answers[..], [Err(SinkError::Unavailable(_))]),
+            "{answers:?}"
+        );
+        assert_eq!(coordinator.move_alias(&view(), &pointer(1, epoch)), Ok(()));
+        assert_eq!(coordinator.alias(&view()), Ok(Some(pointer(1, epoch))));
+        assert_eq!(server.command::<i64>("TTL main::products:alias"), -1);
+        let answers = reads.answer(&requests);
+        let answer = answers[0].as_ref().expect("an answer");
+        assert_eq!(answer.replies, [Reply::Bytes(b"v1".to_vec())]);
+    }
+}
+
+#[test]
+#[ignore = "needs redis-server: ./dev test"]
+fn an_emptied_server_takes_no_alias_and_a_live_version_is_not_retired() {
+    let server = Server::start();
+    fill(&server);
+    let version = |number| materializer_model::VersionId {
+        view: view(),
+        number: VersionNumber(number),
+    };
+    let mut coordinator = admin(server.settings());
+    assert_eq!(coordinator.move_alias(&view(), &pointer(1, 1)), Ok(()));
+    let retired = coordinator.retire(&version(1), Offset(9), std::time::Duration::MAX);
+    assert!(matches!(retired, Err(SinkError::Refused(_))), "{retired:?}");
+    assert_eq!(
+        server.command::<u64>("EXISTS main:products:v1:product:key-0"),
+        1
+    );
+
+    server.command::<()>("FLUSHALL");
+    let moved = coordinator.move_alias(&view(), &pointer(2, 2));
+    assert!(matches!(moved, Err(SinkError::Damaged(_))), "{moved:?}");
+    let retired = coordinator.retire(&version(1), Offset(9), std::time::Duration::MAX);
+    let retired = retired.expect("nothing left to do");
+    assert_eq!((retired.deleted, retired.finished), (0, true));
+    assert_eq!(server.command::<u64>("DBSIZE"), 0);
+}
