@@ -193,13 +193,11 @@ impl Operand {
                 .and_then(|value| Value::try_from(value.as_ref()).map_err(|error| told(&error))),
             What::Formula { root, inputs } => compute(root, inputs, scope),
         };
-        match value.map_err(|why| self.poison(why))? {
-            Value::Bool(truth) => Ok(truth),
-            other => {
-                let kind = other.type_of().to_string();
-                Err(self.poison(format!("gives {kind}, not a bool")))
-            }
-        }
+        let value = value.map_err(|why| self.poison(why))?;
+        let Value::Bool(truth) = value else {
+            return Err(self.poison(format!("gives {}, not a bool", value.type_of())));
+        };
+        Ok(truth)
     }
 
     /// Evaluates a row's key.
@@ -216,7 +214,14 @@ impl Operand {
             Value::Float(number) => json::number(number)
                 .map(|text| Key::new(text.as_bytes()))
                 .map_err(poison),
-            other => Err(poison(format!("a {} is no key", other.type_of()))),
+            other @ (Value::Bool(_)
+            | Value::Bytes(_)
+            | Value::Function(..)
+            | Value::List(_)
+            | Value::Map(_)
+            | Value::Null
+            | Value::Opaque(_)
+            | Value::Struct(_)) => Err(poison(format!("a {} is no key", other.type_of()))),
         }
     }
 
@@ -251,6 +256,10 @@ fn compute(root: &IdedExpr, inputs: &[Source], scope: &Scope<'_>) -> Result<Valu
 }
 
 /// Puts an error of an evaluation in this project's words.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the crate's errors may grow; all of them are poison"
+)]
 fn told(error: &ExecutionError) -> String {
     match error {
         ExecutionError::NoSuchOverload(overload) => {
@@ -260,7 +269,9 @@ fn told(error: &ExecutionError) -> String {
         }
         ExecutionError::FunctionError { function, message } => format!("`{function}`: {message}"),
         ExecutionError::UnexpectedType { got, want } => format!("{got} where {want} is needed"),
-        ExecutionError::DivisionByZero(_) => "divided by zero".to_owned(),
+        ExecutionError::DivisionByZero(_) | ExecutionError::RemainderByZero(_) => {
+            "divided by zero".to_owned()
+        }
         other => {
             let text = other.to_string();
             let mut letters = text.chars();

@@ -421,12 +421,12 @@ impl Compiler<'_> {
             operators::SUBSTRACT => Some(functions::SUBTRACT),
             operators::MULTIPLY => Some(functions::MULTIPLY),
             operators::DIVIDE => Some(functions::DIVIDE),
+            operators::MODULO => Some(functions::REMAINDER),
             operators::INDEX => Some(functions::MEMBER),
             operators::CONDITIONAL
             | operators::LOGICAL_AND
             | operators::LOGICAL_OR
             | operators::LOGICAL_NOT
-            | operators::MODULO
             | operators::EQUALS
             | operators::NOT_EQUALS
             | operators::GREATER

@@ -293,6 +293,11 @@ pub fn diff(old: &ViewDefinition, new: &ViewDefinition) -> Difference {
         reason.change = Change::Reordered;
     }
     data.retain(|reason| only_order || reason.place != ORDER);
+    // Another target has other keys; that it is another one says it all.
+    if data.iter().any(|reason| reason.place == "to") {
+        data.retain(|reason| !reason.place.starts_with("to."));
+        running.retain(|reason| !reason.place.starts_with("to."));
+    }
     match (data.is_empty(), running.is_empty()) {
         (true, true) => Difference::Same,
         (true, false) => Difference::InPlace(running),

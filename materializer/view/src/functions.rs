@@ -23,6 +23,8 @@ pub(crate) const SUBTRACT: &str = "@subtract";
 pub(crate) const MULTIPLY: &str = "@multiply";
 /// `a / b` of any two numbers.
 pub(crate) const DIVIDE: &str = "@divide";
+/// `a % b` of any two numbers, with the sign of `a`.
+pub(crate) const REMAINDER: &str = "@remainder";
 /// `a[b]` and `a.b`: null where there is none.
 pub(crate) const MEMBER: &str = "@member";
 /// What a macro iterates over: a list, or a mapping's keys in their order.
@@ -63,11 +65,12 @@ pub(crate) fn environment() -> Arc<Env> {
     let mut env = Env::stdlib().with_optional_support(false);
     env.add_extension(extensions::strings)
         .expect("the strings are added once");
-    let functions: [(&str, cel::common::functions::Function); 5] = [
+    let functions: [(&str, cel::common::functions::Function); 6] = [
         (ADD, add),
         (SUBTRACT, subtract),
         (MULTIPLY, multiply),
         (DIVIDE, divide),
+        (REMAINDER, remainder),
         (MEMBER, member),
     ];
     for (name, function) in functions {
@@ -148,24 +151,36 @@ arithmetic! {
     divide: "/" by as_divider.div,
 }
 
-fn member<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Given<'b, 'v> {
-    let (whole, index) = two(arguments)?;
-    if whole.downcast_ref::<CelNull>().is_some() {
-        return Ok(CowVal::owned(CelNull));
+fn remainder<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Given<'b, 'v> {
+    let (left, right) = two(arguments)?;
+    let (left, right) = alike(left, right);
+    let both = (left.downcast_ref(), right.downcast_ref());
+    if let (Some(dividend), Some(divisor)) = both {
+        let (dividend, divisor): (&CelDouble, &CelDouble) = (dividend, divisor);
+        if *divisor.inner() == 0.0 {
+            return Err(ExecutionError::DivisionByZero((*dividend.inner()).into()));
+        }
+        return Ok(CowVal::owned(CelDouble::from(**dividend % **divisor)));
     }
-    let Some(indexer) = whole.as_indexer() else {
-        return Err(refused("[]", whole.as_ref(), index.as_ref()));
-    };
-    match indexer.get(index.as_ref()) {
+    let refused = || refused("%", left.as_ref(), right.as_ref());
+    let operand = left.as_modder().ok_or_else(refused)?;
+    match operand.modulo(right.as_ref()) {
         Ok(value) => Ok(CowVal::Owned(value.into_owned())),
-        Err(ExecutionError::NoSuchKey(_) | ExecutionError::IndexOutOfBounds(_)) => {
-            Ok(CowVal::owned(CelNull))
-        }
-        Err(ExecutionError::UnexpectedType { .. }) => {
-            Err(refused("[]", whole.as_ref(), index.as_ref()))
-        }
+        Err(ExecutionError::UnsupportedBinaryOperator(..)) => Err(refused()),
         Err(error) => Err(error),
     }
+}
+
+/// As a path does, it leads to null where there is nothing, whatever the value is.
+fn member<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Given<'b, 'v> {
+    let (whole, index) = two(arguments)?;
+    let found = whole
+        .as_indexer()
+        .and_then(|indexer| indexer.get(index.as_ref()).ok());
+    Ok(match found {
+        Some(value) => CowVal::Owned(value.into_owned()),
+        None => CowVal::owned(CelNull),
+    })
 }
 
 fn items<'b, 'v>(mut arguments: Vec<CowVal<'b, 'v>>) -> Given<'b, 'v> {

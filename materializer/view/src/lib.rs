@@ -6,7 +6,9 @@
 //! what each expression gives.
 
 mod document;
+mod draft;
 mod evaluate;
+mod explain;
 mod expression;
 mod extract;
 mod faults;
@@ -22,6 +24,8 @@ mod tests;
 mod yaml;
 
 pub use document::{CompileError, View, compile};
+pub use draft::draft;
+pub use explain::{Explanation, Outcome, Step, point_at};
 pub use expression::ExpressionFault;
 pub use faults::{Fault, Faults};
 pub use fingerprint::{Change, Difference, Reason, diff, fingerprint};

@@ -254,7 +254,7 @@ pub(crate) fn duration_text(span: Duration) -> String {
         (60_000, "m"),
         (1_000, "s"),
     ] {
-        if millis > 0 && millis % size == 0 {
+        if millis > 0 && millis.is_multiple_of(size) {
             return format!("{}{unit}", millis / size);
         }
     }

@@ -47,7 +47,7 @@ impl Node<'_> {
     /// Returns what the node is, in words, for messages.
     pub(crate) fn kind(&self) -> &'static str {
         match &self.content {
-            Content::Null => "nothing",
+            Content::Null => "an empty value",
             Content::Plain(_) | Content::Quoted(_) => "a value",
             Content::List(_) => "a list",
             Content::Map(_) => "a mapping",
@@ -84,6 +84,9 @@ struct Builder<'a, 's, 'f> {
 
 impl<'a> Builder<'a, '_, '_> {
     fn next(&mut self) -> Option<(Event<'a>, Place)> {
+        if self.broken {
+            return None;
+        }
         match self.parser.next()? {
             Ok((event, span)) => {
                 let at = self.place(span);
