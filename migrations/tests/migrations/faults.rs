@@ -1,0 +1,246 @@
+//! Faults of the control log and of sinks, crashes, newer programs, and requests that nobody answered
+//! in time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use materializer_migrations::client::{ClientError, Outcome};
+use materializer_migrations::coordinator::CoordinatorError;
+use materializer_migrations::versions::Soak;
+use materializer_migrations::{Follower, Role};
+use materializer_model::Offset;
+use materializer_model::memory::MemoryControlLog;
+use materializer_model::ports::{
+    ControlError, ControlIdentity, ControlLog, ControlRecord, ControlTopic,
+};
+
+use crate::coordinator::{soak, two_versions};
+use crate::sample::{apply, definition, promote, rollback};
+use crate::world::World;
+
+/// What happens to one append.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    /// It does not arrive, and the broker says so.
+    Refused,
+    /// It arrives, and nobody says so.
+    Acknowledgement,
+    /// It does not arrive, and nobody says so.
+    Lost,
+    /// It arrives, and the process dies.
+    Crash,
+}
+
+/// A log of which one append, counted from the beginning, meets a fault.
+struct Faulty {
+    log: MemoryControlLog,
+    fault: Fault,
+    at: u64,
+    appends: Arc<AtomicU64>,
+}
+
+impl ControlLog for Faulty {
+    fn create(&mut self) -> Result<ControlIdentity, ControlError> {
+        self.log.create()
+    }
+
+    fn identity(&mut self) -> Result<Option<ControlIdentity>, ControlError> {
+        self.log.identity()
+    }
+
+    fn append(
+        &mut self,
+        topic: ControlTopic,
+        key: Option<&str>,
+        value: Option<&[u8]>,
+    ) -> Result<Offset, ControlError> {
+        if self.appends.fetch_add(1, Ordering::Relaxed) != self.at {
+            return self.log.append(topic, key, value);
+        }
+        match self.fault {
+            Fault::Refused => Err(ControlError::Unavailable("no leader".into())),
+            Fault::Lost => Err(ControlError::Unknown("timed out".into())),
+            Fault::Acknowledgement => {
+                self.log.append(topic, key, value)?;
+                Err(ControlError::Unknown("timed out".into()))
+            }
+            Fault::Crash => {
+                self.log.append(topic, key, value)?;
+                Err(ControlError::Unavailable("the process is gone".into()))
+            }
+        }
+    }
+
+    fn read(
+        &mut self,
+        topic: ControlTopic,
+        from: Offset,
+        out: &mut Vec<ControlRecord>,
+    ) -> Result<Offset, ControlError> {
+        self.log.read(topic, from, out)
+    }
+}
+
+/// Promotes, rolls back and promotes again, with one faulty append, after which the coordinator's
+/// process is a new one. Returns how often the first one appended.
+fn run(fault: Fault, at: u64) -> u64 {
+    let mut world = two_versions();
+    let appends = Arc::new(AtomicU64::new(0));
+    let faulty = Faulty {
+        log: world.control.log(),
+        fault,
+        at,
+        appends: appends.clone(),
+    };
+    world.coordinators = vec![world.coordinator("faulty", Box::new(faulty))];
+    for verb in [promote(2), rollback(), promote(2)] {
+        assert_eq!(world.ask(verb), Outcome::Done, "{fault:?} at append {at}");
+    }
+    world.until("the alias is confirmed", |w| {
+        matches!(soak(w), Soak::Since(_))
+    });
+    assert_eq!(
+        world.alias(),
+        (Some(2), Some(2)),
+        "{fault:?} at append {at}"
+    );
+    let roles = (world.role(1), world.role(2));
+    assert_eq!(
+        roles,
+        (Some(Role::Standby), Some(Role::Live)),
+        "{fault:?} at append {at}"
+    );
+    appends.load(Ordering::Relaxed)
+}
+
+#[test]
+fn a_fault_or_crash_at_any_append_changes_nothing_in_the_result() {
+    for fault in [
+        Fault::Refused,
+        Fault::Acknowledgement,
+        Fault::Lost,
+        Fault::Crash,
+    ] {
+        let appends = run(fault, u64::MAX);
+        assert!(appends > 10, "{appends} appends");
+        for at in 0..appends {
+            run(fault, at);
+        }
+    }
+}
+
+#[test]
+fn the_alias_follows_when_the_sink_can_be_reached_again() {
+    let mut world = two_versions();
+    world.sink_is_down(true);
+    assert_eq!(
+        world.ask(promote(2)),
+        Outcome::Done,
+        "the catalog is the truth"
+    );
+    world.ticks(4);
+    assert_eq!(world.alias(), (Some(2), Some(1)));
+    assert_eq!(soak(&world), Soak::Unconfirmed);
+    let faults = world.status().faults;
+    assert!(
+        faults
+            .iter()
+            .any(|fault| fault.contains("no route to the sink")),
+        "{faults:?}"
+    );
+    world.sink_is_down(false);
+    world.until("the alias is confirmed", |w| {
+        matches!(soak(w), Soak::Since(_))
+    });
+    assert_eq!(world.alias(), (Some(2), Some(2)));
+}
+
+#[test]
+fn no_deletion_begins_while_the_alias_cannot_be_read_back() {
+    let mut world = two_versions();
+    assert_eq!(world.ask(promote(2)), Outcome::Done);
+    world.until("v1 drains", |w| w.role(1) == Some(Role::Draining));
+    world.sink_is_down(true);
+    world.ticks(600);
+    assert_eq!(world.role(1), Some(Role::Draining));
+    world.sink_is_down(false);
+    world.until("v1 is retired", |w| w.role(1) == Some(Role::Retired));
+}
+
+#[test]
+fn a_request_that_nobody_answered_in_time_is_never_carried_out() {
+    let mut world = two_versions();
+    world.coordinators.clear();
+    assert_eq!(world.ask(promote(2)), Outcome::NoCoordinator);
+    assert_eq!(Outcome::NoCoordinator.exit_code(), 4);
+    world.clock.advance(Duration::from_secs(60));
+    world.add_coordinator("late");
+    world.ticks(10);
+    assert_eq!(world.role(2), Some(Role::Building));
+    let outstanding = world.client.state().catalog().outstanding().len();
+    assert_eq!(outstanding, 0, "it was answered, with a refusal");
+}
+
+#[test]
+fn a_plan_that_no_longer_holds_is_not_carried_out() {
+    let mut world = two_versions();
+    let back = rollback();
+    assert_eq!(world.ask(promote(2)), Outcome::Done);
+    let shown = world.client.plan(&back).expect("a plan");
+    assert_eq!(world.ask(rollback()), Outcome::Done);
+    assert_eq!(world.ask(promote(2)), Outcome::Done);
+    assert_eq!(world.ask(apply(definition("c"))), Outcome::Done);
+    world.until("v3 is ready", |w| {
+        let v3 = crate::sample::version(3);
+        w.status().version(&v3).is_some_and(|v3| v3.ready)
+    });
+    assert_eq!(world.ask(promote(3)), Outcome::Done);
+    let request = world
+        .client
+        .ask(back, shown, "an old terminal")
+        .expect("asked");
+    let outcome = world.answer(&request);
+    assert!(
+        matches!(&outcome, Outcome::Refused { why, .. } if why.contains("moved on")),
+        "{outcome:?}"
+    );
+    assert_eq!(world.alias().0, Some(3));
+}
+
+#[test]
+fn an_event_of_a_newer_program_stops_deciding_and_nothing_else() {
+    let mut world = two_versions();
+    let mut log = world.control.log();
+    let newer = br#"{"schema":1,"id":"x","views":{},"not_before":null,"not_after":9223372036854775807,"who":"ada","why":"","answers":null,"body":{"split":{}}}"#;
+    let at = log
+        .append(ControlTopic::Catalog, None, Some(newer))
+        .expect("appended");
+    let stopped = world.coordinators[0].step();
+    assert!(
+        matches!(stopped, Err(CoordinatorError::Stopped(_))),
+        "{stopped:?}"
+    );
+    world.client.refresh().expect("reads on");
+    let planned = world.client.plan(&promote(2));
+    assert_eq!(planned, Err(ClientError::Newer(at.0)));
+    assert_eq!(world.client.state().catalog().known_to(), at);
+    assert_eq!(
+        world.alias(),
+        (Some(1), Some(1)),
+        "readers keep what they have"
+    );
+    assert!(world.status().stopped.is_some());
+}
+
+#[test]
+fn topics_that_the_catalog_is_not_bound_to_are_refused() {
+    let world = two_versions();
+    let mut state = Follower::default();
+    state.follow(&mut world.control.log()).expect("read");
+    assert_eq!(state.check_identity(&mut world.control.log()), Ok(()));
+    let other = materializer_model::memory::MemoryControl::new("other", world.clock.clone());
+    let mut log = other.log();
+    log.create().expect("created");
+    assert!(state.check_identity(&mut log).is_err());
+}

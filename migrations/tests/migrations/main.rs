@@ -1,0 +1,10 @@
+//! The migration crate from outside: stored formats, the coordinator over memory doubles, and every
+//! reachable state of the lifecycle.
+
+mod coordinator;
+mod explore;
+mod faults;
+mod golden;
+mod sample;
+mod verbs;
+mod world;
