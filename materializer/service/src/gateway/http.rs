@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use super::routes::Route;
 use super::server::Shared;
 use super::{Answered, ReadError};
+use crate::metrics::Outcome;
 
 /// The version that answered, as `products@v7`.
 const VERSION: HeaderName = HeaderName::from_static("materializer-version");
@@ -36,8 +37,17 @@ impl FaultBody {
 }
 
 impl ReadError {
-    /// Returns the fault's kind: one of a closed set, for bodies and labels.
-    pub(super) fn kind(&self) -> &'static str {
+    /// Returns what became of the request, for the metrics.
+    pub(super) fn outcome(&self) -> Outcome {
+        match self {
+            Self::Invalid(_) | Self::WrongType | Self::NotFound(_) => Outcome::Refused,
+            Self::Gone(_) | Self::Unavailable(_) => Outcome::Unavailable,
+            Self::Broken(_) => Outcome::Broken,
+        }
+    }
+
+    /// Returns the fault's kind, one of a closed set, for the body.
+    fn kind(&self) -> &'static str {
         match self {
             Self::Invalid(_) | Self::WrongType => "invalid",
             Self::NotFound(_) => "not_found",

@@ -14,6 +14,8 @@
 mod copies;
 mod crew;
 mod documents;
+#[cfg(test)]
+pub(crate) mod fixtures;
 mod http;
 mod internal;
 mod probes;

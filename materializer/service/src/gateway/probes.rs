@@ -58,7 +58,7 @@ fn told(answer: Result<(), String>) -> Response {
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
-    match shared.metrics.render() {
+    match shared.metrics.render(&*shared.scraped) {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(fault) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{fault:#}\n")).into_response(),
     }

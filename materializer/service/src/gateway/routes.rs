@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use materializer_model::definition::RedisShape;
+use materializer_migrations::{Catalog, Reports, Version};
+use materializer_model::definition::{RedisShape, Target};
 use materializer_model::{Offset, Unit, VersionId, ViewName};
 use tokio::sync::watch;
 
@@ -80,7 +82,36 @@ impl Route {
     }
 }
 
+/// How old a copy's progress may be, compared with the newest that anybody reported.
+const PROGRESS_AGE_MAX: Duration = Duration::from_secs(10);
+
 impl Routes {
+    /// Returns the routes of what is live now. Ages are told by the broker's times of the progress
+    /// records alone, so that while nobody's progress can be read every copy stays where it is.
+    #[must_use]
+    pub fn of(catalog: &Catalog, reports: &Reports) -> Self {
+        Self::new(catalog.views().values().filter_map(|view| {
+            let (pointer, live) = (view.pointer()?, view.live()?);
+            let (version, epoch) = (live.id.clone(), pointer.epoch);
+            match &live.definition.to {
+                // Rows of another process's memory can be read by nobody.
+                Target::Memory {} => None,
+                Target::Redis(target) => Some(Route::Redis(Arc::new(RedisRoute {
+                    version,
+                    epoch,
+                    connection: target.connection.clone(),
+                    literal: target.key.split("{key}").next().unwrap_or_default().into(),
+                    shape: target.shape,
+                }))),
+                Target::Tantivy(_) => Some(Route::Tantivy(Arc::new(TantivyRoute {
+                    version,
+                    epoch,
+                    copies: servable_copies(live, reports),
+                }))),
+            }
+        }))
+    }
+
     /// Makes a snapshot of routes, each under its version's view.
     pub fn new(routes: impl IntoIterator<Item = Route>) -> Self {
         let by_view = |route: Route| (route.version().view.clone(), route);
@@ -125,9 +156,95 @@ impl Routes {
     }
 }
 
+/// Returns the copies that say themselves that readers may be sent to them: recently, and under the
+/// newest claim of their unit.
+fn servable_copies(version: &Version, reports: &Reports) -> Vec<CopyAt> {
+    let copy = |unit: Unit| {
+        let heard = reports.unit(&unit)?;
+        let is_recent = reports.newest()?.since(heard.appended) <= PROGRESS_AGE_MAX;
+        let is_owned = reports.holds(&unit, &heard.report.token);
+        let address = heard.report.address.clone()?;
+        (heard.report.servable && is_recent && is_owned).then_some(CopyAt { unit, address })
+    };
+    version.units().filter_map(copy).collect()
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::fixtures::{World, servable, to_redis, to_tantivy};
     use super::*;
+
+    #[test]
+    fn readers_are_sent_to_the_version_that_the_catalog_says_is_live() {
+        let mut world = World::new();
+        world.start("products@v1", to_redis("product:{key}"));
+        let routes = |world: &World| Routes::of(world.catalog(), world.reports());
+        assert_eq!(routes(&world).iter().count(), 0, "nothing is live");
+
+        let epoch = world.promote("products@v1");
+        let Route::Redis(route) = routes(&world).view("products").unwrap().clone() else {
+            panic!("it is a Redis view");
+        };
+        let expected = RedisRoute {
+            version: "products@v1".parse().unwrap(),
+            epoch,
+            connection: "cache".into(),
+            literal: "product:".into(),
+            shape: RedisShape::Json,
+        };
+        assert_eq!(*route, expected);
+
+        world.start("products@v2", to_redis("product:{key}"));
+        let version = |world: &World| {
+            routes(world)
+                .view("products")
+                .unwrap()
+                .version()
+                .to_string()
+        };
+        assert_eq!(version(&world), "products@v1", "v2 is being built");
+        let later = world.promote("products@v2");
+        assert_eq!(version(&world), "products@v2");
+        assert!(later > epoch);
+        assert_eq!(routes(&world).view("products").unwrap().epoch(), later);
+    }
+
+    #[test]
+    fn readers_are_sent_to_copies_whose_owner_says_of_late_that_they_are_servable() {
+        let mut world = World::new();
+        world.start("search@v1", to_tantivy(4));
+        world.promote("search@v1");
+        let units: Vec<String> = (0..4).map(|copy| format!("search/v1/c{copy}/s0")).collect();
+        let copies = |world: &World| {
+            let routes = Routes::of(world.catalog(), world.reports());
+            let Route::Tantivy(route) = routes.view("search").unwrap().clone() else {
+                panic!("it is a tantivy view");
+            };
+            let shown = |copy: &CopyAt| format!("{} at {}", copy.unit, copy.address);
+            route.copies.iter().map(shown).collect::<Vec<_>>()
+        };
+        assert_eq!(copies(&world), [""; 0], "nobody has reported");
+
+        let token = world.claim(&units[0], "a:1");
+        world.report(&servable(&units[0], token.clone(), "a:1"));
+        let mut rebuilding = servable(&units[1], world.claim(&units[1], "b:1"), "b:1");
+        rebuilding.servable = false;
+        world.report(&rebuilding);
+        let fenced = world.claim(&units[2], "c:1");
+        world.claim(&units[2], "d:1");
+        world.report(&servable(&units[2], fenced, "c:1"));
+        assert_eq!(copies(&world), ["search/v1/c0/s0 at a:1"]);
+
+        world.clock.advance(Duration::from_secs(60));
+        assert_eq!(copies(&world).len(), 1, "nobody's progress could be read");
+        let other = world.claim(&units[3], "e:1");
+        world.report(&servable(&units[3], other, "e:1"));
+        assert_eq!(
+            copies(&world),
+            ["search/v1/c3/s0 at e:1"],
+            "c0 has fallen silent"
+        );
+    }
 
     fn redis_route(version: &str, literal: &str) -> Route {
         Route::Redis(Arc::new(RedisRoute {

@@ -28,7 +28,7 @@ use super::rows::{RowReader, Rows};
 use super::status::StatusSource;
 use super::{Limits, ReadError};
 use super::{documents, internal, probes, redis_protocol, search, status};
-use crate::metrics::{ConnectionGuard, Metrics, Op, Port};
+use crate::metrics::{ConnectionGuard, Metrics, Op, Outcome, Port, ScrapeSource};
 
 /// Where a process answers.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +56,8 @@ pub struct Parts {
     pub probe: Arc<dyn Probe>,
     /// The process's metrics.
     pub metrics: Arc<Metrics>,
+    /// What the gauges show at a scrape.
+    pub scraped: Arc<dyn ScrapeSource>,
     /// The clock that requests are timed by.
     pub clock: Arc<dyn Clock>,
     /// Begins the sequence by which copies are chosen.
@@ -71,6 +73,7 @@ pub(super) struct Shared {
     pub(super) status: Arc<dyn StatusSource>,
     pub(super) probe: Arc<dyn Probe>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) scraped: Arc<dyn ScrapeSource>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) limits: Limits,
 }
@@ -85,6 +88,7 @@ impl Shared {
             status: parts.status,
             probe: parts.probe,
             metrics: parts.metrics,
+            scraped: parts.scraped,
             clock: parts.clock,
             limits,
         })
@@ -99,7 +103,9 @@ impl Shared {
         let began = self.clock.monotonic();
         let answer = answer.await;
         let elapsed = self.clock.monotonic().since(began);
-        let outcome = answer.as_ref().map_or_else(ReadError::kind, |_| "ok");
+        let outcome = answer
+            .as_ref()
+            .map_or_else(ReadError::outcome, |_| Outcome::Ok);
         self.metrics.gateway.answered(op, outcome, elapsed);
         answer.unwrap_or_else(IntoResponse::into_response)
     }

@@ -25,7 +25,7 @@ use self::session::Session;
 use super::ReadError;
 use super::rows::Answers;
 use super::server::{Shared, Stop};
-use crate::metrics::{Op, Port};
+use crate::metrics::{Op, Outcome, Port};
 
 /// Accepts connections until the stop, then waits until they are closed.
 pub(super) async fn serve(mut listener: TcpListener, shared: &Arc<Shared>, mut stop: Stop) {
@@ -168,6 +168,6 @@ async fn answer(plans: Vec<Plan>, shared: &Shared) -> Vec<u8> {
 
 fn count_command(shared: &Shared, answers: &Answers, elapsed: Duration) {
     let fault = answers.iter().find_map(|answer| answer.as_ref().err());
-    let outcome = fault.map_or("ok", ReadError::kind);
+    let outcome = fault.map_or(Outcome::Ok, ReadError::outcome);
     shared.metrics.gateway.answered(Op::Row, outcome, elapsed);
 }
