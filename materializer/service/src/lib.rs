@@ -5,6 +5,9 @@
 
 pub mod clock;
 pub mod config;
+pub mod control;
 pub mod gateway;
 pub mod metrics;
 pub mod output;
+pub mod pool;
+pub mod stop;

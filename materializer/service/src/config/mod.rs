@@ -17,7 +17,8 @@ use std::time::Duration;
 use materializer_model::ids::IdError;
 use materializer_model::{Installation, ViewName};
 
-use section::{Report, Section, boolean, duration, size};
+pub use section::duration;
+use section::{Report, Section, boolean, size};
 use tree::{Node, Value};
 
 /// The file that is read where no other is named.

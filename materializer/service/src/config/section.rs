@@ -216,7 +216,9 @@ impl<'a> Section<'a> {
 }
 
 /// Reads a span of time: `500ms`, `30s`, `2m`, `24h`, `7d`.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+/// # Errors
+/// What is expected.
+pub fn duration(text: &str) -> Result<Duration, String> {
     let fault = || format!("`{text}` is not a duration: write `500ms`, `30s`, `2m`, `24h` or `7d`");
     let split = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(fault)?;
     let (digits, unit) = text.split_at(split);

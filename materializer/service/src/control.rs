@@ -1,0 +1,195 @@
+//! One process's hold on the control topics: one follower that everybody here shares.
+//!
+//! The control thread refreshes it several times a second; a unit that must know the newest claim *now*
+//! refreshes it as well. Both happen under one lock, so that what is read is folded once, in order.
+//! Everybody else looks at a snapshot, which is never older than the control thread's last round.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use materializer_migrations::Follower;
+use materializer_migrations::reports::FollowError;
+use materializer_model::ports::{Claims, ControlError, ControlLog, ControlTopic};
+use materializer_model::progress::Claim;
+use materializer_model::{ClaimId, Clock, Monotonic, ProcessId, Token, Unit};
+
+/// A sign of life of a unit's owner: its claim, or a report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Sign {
+    claim: Option<ClaimId>,
+    report: Option<(ProcessId, u64)>,
+    /// When this process saw it first.
+    seen: Monotonic,
+}
+
+/// The control topics as this process read them last.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    /// The catalog, the claims and what was reported.
+    pub follower: Follower,
+    signs: BTreeMap<Unit, Sign>,
+}
+
+impl State {
+    /// Returns how long a unit's owner has given no sign of life, on this process's clock: neither a
+    /// claim nor a report with a new sequence. `None` where it never gave one.
+    #[must_use]
+    pub fn silence(&self, unit: &Unit, now: Monotonic) -> Option<Duration> {
+        self.signs.get(unit).map(|sign| now.since(sign.seen))
+    }
+
+    /// Returns a unit's newest claim with the token that it makes.
+    #[must_use]
+    pub fn owner(&self, unit: &Unit) -> Option<(Token, &Claim)> {
+        let (offset, claim) = self.follower.reports().claim(unit)?;
+        let token = Token {
+            catalog: self.follower.catalog().id()?.clone(),
+            claim_offset: offset.0,
+            claim: claim.claim.clone(),
+        };
+        Some((token, claim))
+    }
+
+    fn look_for_signs(&mut self, now: Monotonic) {
+        let reports = self.follower.reports();
+        let reported = reports.units().map(|heard| &heard.report.unit);
+        for unit in reports.claimed().chain(reported) {
+            let claim = reports.claim(unit).map(|(_, claim)| claim.claim.clone());
+            let report = reports
+                .unit(unit)
+                .map(|heard| (heard.report.process.clone(), heard.report.sequence));
+            let known = self.signs.get(unit);
+            if known.is_none_or(|sign| sign.claim != claim || sign.report != report) {
+                let sign = Sign {
+                    claim,
+                    report,
+                    seen: now,
+                };
+                self.signs.insert(unit.clone(), sign);
+            }
+        }
+    }
+}
+
+struct Inner {
+    log: Box<dyn ControlLog>,
+    state: State,
+}
+
+/// One process's hold on the control topics.
+pub struct Control {
+    inner: Mutex<Inner>,
+    snapshot: RwLock<Arc<State>>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Control {
+    /// Reads the control topics to their ends, checks whose they are, and asks the broker for its time.
+    ///
+    /// # Errors
+    /// [`FollowError`]; `Missing` where no coordinator ever ran.
+    pub fn open(mut log: Box<dyn ControlLog>, clock: Arc<dyn Clock>) -> Result<Self, FollowError> {
+        if log.identity()?.is_none() {
+            return Err(FollowError::Missing);
+        }
+        // Without a record of now the broker's time would be that of the newest old one.
+        log.append(
+            ControlTopic::Progress,
+            Some(materializer_migrations::reports::CLIENT),
+            Some(b"{}"),
+        )?;
+        let control = Self {
+            inner: Mutex::new(Inner {
+                log,
+                state: State::default(),
+            }),
+            snapshot: RwLock::default(),
+            clock,
+        };
+        control.refresh()?;
+        let mut inner = control.lock();
+        let Inner { log, state } = &mut *inner;
+        state.follower.check_identity(&mut **log)?;
+        drop(inner);
+        Ok(control)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads on to the ends and replaces the snapshot.
+    ///
+    /// # Errors
+    /// [`ControlError`]; the snapshot stays as it was.
+    pub fn refresh(&self) -> Result<Arc<State>, ControlError> {
+        let mut inner = self.lock();
+        let Inner { log, state } = &mut *inner;
+        state.follower.follow(&mut **log)?;
+        state.look_for_signs(self.clock.monotonic());
+        let state = Arc::new(state.clone());
+        // Still under the lock: a snapshot never replaces a newer one.
+        *self
+            .snapshot
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::clone(&state);
+        Ok(state)
+    }
+
+    /// Returns the newest snapshot.
+    #[must_use]
+    pub fn state(&self) -> Arc<State> {
+        let snapshot = self.snapshot.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&snapshot)
+    }
+
+    /// Appends a claim, reads the claims to their end, and returns the token if the claim is the
+    /// newest one.
+    ///
+    /// # Errors
+    /// [`ControlError`]; whether the claim stands is then told by the next refresh.
+    pub fn claim(&self, unit: &Unit, claim: &Claim) -> Result<Option<Token>, ControlError> {
+        let value = serde_json::to_vec(claim).expect("text always serialises");
+        self.append(ControlTopic::Claims, &unit.to_string(), &value)?;
+        let state = self.refresh()?;
+        let owner = state.owner(unit);
+        Ok(owner.and_then(|(token, newest)| (newest.claim == claim.claim).then_some(token)))
+    }
+
+    /// Appends a report under a key.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn report(&self, key: &str, report: &impl serde::Serialize) -> Result<(), ControlError> {
+        let value = serde_json::to_vec(report).expect("reports hold text keys and finite numbers");
+        self.append(ControlTopic::Progress, key, &value)
+    }
+
+    /// Takes the report under a key back.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn take_back(&self, key: &str) -> Result<(), ControlError> {
+        self.lock()
+            .log
+            .append(ControlTopic::Progress, Some(key), None)?;
+        Ok(())
+    }
+
+    fn append(&self, topic: ControlTopic, key: &str, value: &[u8]) -> Result<(), ControlError> {
+        self.lock().log.append(topic, Some(key), Some(value))?;
+        Ok(())
+    }
+}
+
+/// What a unit's owner asks of the claims; reads through the process's one follower.
+pub struct SharedClaims(pub Arc<Control>);
+
+impl Claims for SharedClaims {
+    fn newest(&mut self, unit: &Unit) -> Result<Option<(Token, Claim)>, ControlError> {
+        let state = self.0.refresh()?;
+        let owner = state.owner(unit);
+        Ok(owner.map(|(token, claim)| (token, claim.clone())))
+    }
+}

@@ -1,0 +1,244 @@
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use materializer_migrations::{CatalogClient, Verb};
+use materializer_model::memory::{ManualClock, MemoryControl};
+use materializer_model::progress::{Health, Phase};
+use materializer_model::{EventId, Fingerprint, Timestamp, ViewDefinition};
+
+use super::*;
+use crate::stop::Stop;
+
+/// A feeder that does nothing but say that it is well, and as which claim.
+struct Idle {
+    unit: Unit,
+    token: Token,
+    health: Health,
+}
+
+impl Feeder for Idle {
+    fn step(&mut self, directive: &Directive) -> Next {
+        if let Feed::Hold { why } = &directive.feed {
+            self.health = Health::Waiting { why: why.clone() };
+        }
+        // A real one waits for the log.
+        Stop::default().wait(Duration::from_millis(1));
+        Next::Again
+    }
+
+    fn report(&self) -> Progress {
+        Progress {
+            unit: self.unit.clone(),
+            worker: WorkerId::new(""),
+            process: ProcessId::new(""),
+            sequence: 0,
+            token: self.token.clone(),
+            checkpoint: None,
+            phase: Phase::Starting,
+            health: self.health.clone(),
+            lag: None,
+            ends_age_ms: None,
+            end_records: 0,
+            done_records: 0,
+            held_ms: None,
+            gates: Vec::new(),
+            servable: false,
+            rate: 0.0,
+            waits_for: None,
+            documents: None,
+            bytes: None,
+            bytes_free: None,
+            tombstones_left_ms: None,
+            address: None,
+        }
+    }
+
+    fn close(&mut self, _: &Directive) {
+        self.health = Health::Waiting {
+            why: "closed".into(),
+        };
+    }
+}
+
+struct Idles;
+
+impl Feeders for Idles {
+    fn open(&self, unit: &Unit, _: &Version, token: Token) -> anyhow::Result<Box<dyn Feeder>> {
+        Ok(Box::new(Idle {
+            unit: unit.clone(),
+            token,
+            health: Health::Ok,
+        }))
+    }
+
+    fn delete(&self, _: &Unit) -> anyhow::Result<()> {
+        Ok(())
+    }
+}
+
+/// An installation in memory with one version of two shards.
+struct Place {
+    topics: MemoryControl,
+    clock: ManualClock,
+    ids: Arc<AtomicU64>,
+}
+
+fn definition() -> ViewDefinition {
+    let text = "
+view: products
+from: {topics: [t]}
+format: json
+key: record.key
+document: {title: event.title}
+to: {redis: {connection: cache, key: 'product:{key}', as: json, shards: 2}}
+";
+    materializer_view::parse("products.yaml", text)
+        .expect("a definition")
+        .remove(0)
+}
+
+impl Place {
+    fn new() -> Self {
+        let clock = ManualClock::new(Timestamp(1_000_000));
+        let place = Self {
+            topics: MemoryControl::new("main", clock.clone()),
+            clock,
+            ids: Arc::default(),
+        };
+        let ids = Arc::clone(&place.ids);
+        let mut client = CatalogClient::create(
+            Box::new(place.topics.log()),
+            "test",
+            Box::new(move || EventId::new(ids.fetch_add(1, Ordering::Relaxed).to_string())),
+        )
+        .expect("a catalog");
+        let verb = Verb::Apply {
+            definition: Box::new(definition()),
+            fingerprint: Fingerprint("f".into()),
+            because: Vec::new(),
+            replace: false,
+        };
+        client.start(&verb, "").expect("a version");
+        place
+    }
+
+    fn pool(&self, worker: &str, slots: usize) -> Pool {
+        let clock: Arc<dyn Clock> = Arc::new(self.clock.clone());
+        let control = Control::open(Box::new(self.topics.log()), Arc::clone(&clock));
+        let settings = Settings {
+            worker: WorkerId::new(worker),
+            process: ProcessId::new(format!("{worker}-process")),
+            slots,
+            only: Vec::new(),
+            reclaim_after: Duration::from_secs(600),
+            address: "127.0.0.1:1".into(),
+        };
+        let ids = Arc::clone(&self.ids);
+        Pool::new(
+            settings,
+            Arc::new(control.expect("a catalog")),
+            clock,
+            Box::new(Idles),
+            // No jitter: every number is a whole number of jitters.
+            Box::new(move || u128::from(ids.fetch_add(1, Ordering::Relaxed)) * JITTER.as_millis()),
+        )
+    }
+}
+
+fn step(pool: &mut Pool) -> Arc<State> {
+    let state = pool.control.refresh().expect("memory");
+    pool.step(&state);
+    pool.control.refresh().expect("memory")
+}
+
+/// Steps a pool until something is so.
+fn until(pool: &mut Pool, what: &str, holds: impl Fn(&Pool, &State) -> bool) {
+    for _ in 0..2_000 {
+        let state = step(pool);
+        if holds(pool, &state) {
+            return;
+        }
+        Stop::default().wait(Duration::from_millis(1));
+    }
+    panic!("never so: {what}");
+}
+
+fn owners(state: &State) -> Vec<String> {
+    let units = state.follower.reports().claimed();
+    units
+        .filter_map(|unit| state.owner(unit))
+        .map(|(_, claim)| claim.worker.to_string())
+        .collect()
+}
+
+fn reported(state: &State) -> usize {
+    state.follower.reports().units().count()
+}
+
+#[test]
+fn free_units_are_claimed_as_far_as_slots_are_free() {
+    let place = Place::new();
+    let mut one = place.pool("one", 1);
+    let mut two = place.pool("two", 8);
+    until(&mut one, "one unit is reported", |_, state| {
+        reported(state) == 1
+    });
+    until(&mut two, "both are reported", |_, state| {
+        reported(state) == 2
+    });
+    assert_eq!(owners(&step(&mut one)), ["one", "two"]);
+    one.close();
+    two.close();
+}
+
+#[test]
+fn a_silent_worker_loses_its_units_and_leaves_them_when_it_comes_back() {
+    let place = Place::new();
+    let mut old = place.pool("old", 8);
+    until(&mut old, "both are fed", |_, state| reported(state) == 2);
+    let mut new = place.pool("new", 8);
+    // The old one reports every second: it keeps its units for as long as it does.
+    for _ in 0..20 {
+        place.clock.advance(Duration::from_secs(1));
+        step(&mut old);
+        step(&mut new);
+    }
+    assert!(new.units.is_empty());
+    for _ in 0..10 {
+        place.clock.advance(Duration::from_secs(1));
+        step(&mut new);
+    }
+    assert_eq!(owners(&step(&mut new)), ["new", "new"]);
+    until(&mut old, "the old one has left", |pool, _| {
+        pool.units.is_empty()
+    });
+    new.close();
+    old.close();
+}
+
+#[test]
+fn a_worker_takes_its_own_units_back_at_once() {
+    let place = Place::new();
+    let mut before = place.pool("same", 8);
+    until(&mut before, "both are fed", |_, state| reported(state) == 2);
+    before.close();
+    let mut after = place.pool("same", 8);
+    step(&mut after);
+    assert_eq!(after.units.len(), 2);
+    after.close();
+}
+
+#[test]
+fn the_last_report_of_a_unit_is_made_after_it_was_closed() {
+    let place = Place::new();
+    let mut pool = place.pool("one", 8);
+    until(&mut pool, "both are fed", |_, state| reported(state) == 2);
+    let control = Arc::clone(&pool.control);
+    pool.close();
+    let state = control.refresh().expect("memory");
+    for heard in state.follower.reports().units() {
+        let closed = Health::Waiting {
+            why: "closed".into(),
+        };
+        assert_eq!(heard.report.health, closed);
+    }
+}
