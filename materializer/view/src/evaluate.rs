@@ -181,8 +181,12 @@ impl Operand {
         matches!(self.what, What::Value(Source::Key))
     }
 
-    fn poison(&self, why: impl Into<String>) -> Poison {
-        Poison::new(PoisonKind::Expression, self.place.as_str(), why)
+    fn poison(&self, why: impl AsRef<str>) -> Poison {
+        Poison::new(
+            PoisonKind::Expression,
+            self.place.as_str(),
+            brief(why.as_ref()),
+        )
     }
 
     /// Evaluates a condition.
@@ -253,6 +257,15 @@ fn compute(root: &IdedExpr, inputs: &[Source], scope: &Scope<'_>) -> Result<Valu
     let mut context = Context::with_env(Arc::clone(scope.env));
     context.set_variable_resolver(&variables);
     context.resolve(root).map_err(|error| told(&error))
+}
+
+/// Cuts a reason that quotes the record's values: it goes into reports and headers.
+fn brief(why: &str) -> String {
+    const CHARS_MAX: usize = 300;
+    match why.char_indices().nth(CHARS_MAX) {
+        Some((at, _)) => format!("{}…", &why[..at]),
+        None => why.to_owned(),
+    }
 }
 
 /// Puts an error of an evaluation in this project's words.

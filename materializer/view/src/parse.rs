@@ -69,11 +69,12 @@ pub(crate) struct Parser<'t> {
 }
 
 impl Parser<'_> {
-    /// Reads a definition; `None` where not even its name could be read.
+    /// Reads a definition; `None` where a part could not be read on which others depend.
     fn definition(&mut self, node: &Node<'_>) -> Option<ViewDefinition> {
         let keys = self.sheet.mapping(node, "")?;
-        let view = keys.get("view").and_then(|node| self.view_name(node));
-        let from = keys.get("from").map(|node| self.source(node));
+        let named = keys.get("view").and_then(|node| self.view_name(node));
+        let view = named.clone().unwrap_or_else(unnamed);
+        let from = keys.get("from").and_then(|node| self.source(node));
         let formats = [("json", Format::Json), ("raw", Format::Raw)];
         let format = keys.get("format");
         self.format = format
@@ -85,8 +86,7 @@ impl Parser<'_> {
             .get("key")
             .and_then(|node| self.expression(node))
             .unwrap_or_else(|| Expression(RECORD_KEY.to_owned()));
-        let name = view.as_ref().map_or("view", ViewName::as_str);
-        let to = keys.get("to").and_then(|node| self.target(node, name));
+        let to = keys.get("to").and_then(|node| self.target(node, &view));
         let document = keys
             .get("document")
             .map(|node| self.document(node, to.as_ref()))
@@ -109,8 +109,8 @@ impl Parser<'_> {
             .and_then(|node| self.sheet.word(node, "promotion", &promotions))
             .unwrap_or(Promotion::Manual);
         let definition = ViewDefinition {
-            view: view?,
-            from: from??,
+            view,
+            from: from?,
             format: self.format,
             only,
             condition,
@@ -123,7 +123,7 @@ impl Parser<'_> {
             promotion,
         };
         self.rules(&definition, &keys);
-        Some(definition)
+        named.map(|_| definition)
     }
 
     fn view_name(&mut self, node: &Node<'_>) -> Option<ViewName> {
@@ -342,6 +342,11 @@ impl Parser<'_> {
         let topic = keys.get("topic").and_then(|node| self.topic(node))?;
         Some(OnError::DeadLetter { topic, limit })
     }
+}
+
+/// Stands for a name that is missing or wrong, so that the rest can be judged.
+fn unnamed() -> ViewName {
+    "unnamed".parse().expect("it is a name")
 }
 
 /// The gates of a definition that names none.

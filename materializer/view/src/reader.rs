@@ -95,8 +95,12 @@ impl Sheet<'_> {
     pub(crate) fn wrong(&mut self, node: &Node<'_>, what: &str) {
         match &node.content {
             Content::Faulty => {}
-            Content::Plain(text) | Content::Quoted(text) => {
+            Content::Plain(text) => {
                 self.expected(node.at, format!("`{text}` does not fit here"), what);
+            }
+            Content::Quoted(text) => {
+                let message = format!("the text `{text}` does not fit here");
+                self.expected(node.at, message, what);
             }
             Content::Null | Content::List(_) | Content::Map(_) => {
                 self.expected(node.at, format!("{} does not fit here", node.kind()), what);

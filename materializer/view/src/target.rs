@@ -1,5 +1,6 @@
 //! Where rows go, how a field is indexed there, and the rules between parts of a definition.
 
+use materializer_model::ViewName;
 use materializer_model::definition::{
     Expression, Field, FieldIndex, FieldType, Format, LANGUAGES, OnError, Order, RedisShape,
     RedisTarget, TOKENIZERS, TantivyTarget, Target, ViewDefinition,
@@ -16,7 +17,7 @@ const FIELD_NAME_MAX: usize = 255;
 
 impl Parser<'_> {
     /// Reads the target of a view.
-    pub(crate) fn target(&mut self, node: &Node<'_>, view: &str) -> Option<Target> {
+    pub(crate) fn target(&mut self, node: &Node<'_>, view: &ViewName) -> Option<Target> {
         let keys = self.sheet.mapping(node, "to")?;
         let named: Vec<_> = keys.iter().collect();
         let (kind, node) = match named.as_slice() {
@@ -37,10 +38,11 @@ impl Parser<'_> {
             "redis" => self.redis(node, view),
             "tantivy" => {
                 let keys = self.sheet.mapping(node, "to.tantivy")?;
-                let copies = keys.get("copies");
-                let copies = copies.map(|node| self.sheet.number(node, 1, 64));
+                let copies = keys
+                    .get("copies")
+                    .and_then(|node| self.sheet.number(node, 1, 64));
                 Some(Target::Tantivy(TantivyTarget {
-                    copies: copies.unwrap_or(Some(1))?,
+                    copies: copies.unwrap_or(1),
                 }))
             }
             _ => {
@@ -50,16 +52,9 @@ impl Parser<'_> {
         }
     }
 
-    fn redis(&mut self, node: &Node<'_>, view: &str) -> Option<Target> {
+    /// Reads a Redis target; `None` where the shape of a row is unknown, on which much depends.
+    fn redis(&mut self, node: &Node<'_>, view: &ViewName) -> Option<Target> {
         let keys = self.sheet.mapping(node, "to.redis")?;
-        let connection = keys.get("connection").and_then(|node| {
-            let text = self.sheet.text(node, "the name of a connection")?;
-            Some(text.to_owned())
-        });
-        let key = match keys.get("key") {
-            Some(node) => self.template(node),
-            None => Some(format!("{view}:{{key}}")),
-        };
         let shapes = [
             ("json", RedisShape::Json),
             ("hash", RedisShape::Hash),
@@ -69,6 +64,13 @@ impl Parser<'_> {
             Some(node) => self.sheet.word(node, "shape", &shapes),
             None => Some(RedisShape::Json),
         };
+        let connection = keys
+            .get("connection")
+            .and_then(|node| self.sheet.text(node, "the name of a connection"));
+        let key = match keys.get("key") {
+            Some(node) => self.template(node).unwrap_or_default(),
+            None => format!("{view}:{{key}}"),
+        };
         let ttl = keys.get("ttl").and_then(|node| {
             let ttl = self.sheet.duration(node)?;
             if ttl.is_zero() {
@@ -76,16 +78,15 @@ impl Parser<'_> {
             }
             Some(ttl)
         });
-        let shards = match keys.get("shards") {
-            Some(node) => self.sheet.number(node, 1, 1_024),
-            None => Some(1),
-        };
+        let shards = keys
+            .get("shards")
+            .and_then(|node| self.sheet.number(node, 1, 1_024));
         Some(Target::Redis(RedisTarget {
-            connection: connection?,
-            key: key?,
+            connection: connection.unwrap_or_default().to_owned(),
+            key,
             shape: shape?,
             ttl,
-            shards: shards?,
+            shards: shards.unwrap_or(1),
         }))
     }
 
@@ -188,39 +189,29 @@ impl Parser<'_> {
             return None;
         };
         let kind = self.sheet.word(kind, "type", &TYPES)?;
-        let mut option = |key: &str, known: &[&str]| {
-            let node = keys.and_then(|keys| keys.get(key))?;
-            if kind != FieldType::Text {
-                let message = format!("`{key}` belongs to `type: text`");
-                self.sheet.push(self.sheet.fault(node.at, message));
-                return None;
-            }
-            let text = self.sheet.text(node, &format!("a {key}"))?;
-            if !known.contains(&text) {
-                self.sheet.unknown(node.at, key, text, known);
-            }
-            Some(text.to_owned())
-        };
-        let language = option("language", LANGUAGES);
-        let tokenizer = option("tokenizer", TOKENIZERS);
+        let language = self.analysis(keys, "language", kind, LANGUAGES);
+        let tokenizer = self.analysis(keys, "tokenizer", kind, TOKENIZERS);
         if language.is_some() && tokenizer.is_some() {
             let message = "a language brings its own tokenizer";
             self.sheet.helped(node.at, message, "keep one of the two");
         }
-        let mut flag = |key: &str, otherwise: bool, not_for: FieldType| {
-            let Some(node) = keys.and_then(|keys| keys.get(key)) else {
-                return otherwise;
-            };
-            let set = self.sheet.flag(node).unwrap_or(otherwise);
-            if set && !otherwise && kind == not_for {
+        let mut flag = |key: &str, otherwise: bool| {
+            let node = keys.and_then(|keys| keys.get(key));
+            let set = node.and_then(|node| self.sheet.flag(node));
+            set.unwrap_or(otherwise)
+        };
+        let stored = flag("stored", true);
+        let sort = flag("sort", false);
+        let facet = flag("facet", false);
+        for (key, set, unfit) in [
+            ("sort", sort, FieldType::Json),
+            ("facet", facet, FieldType::Bytes),
+        ] {
+            if set && kind == unfit {
                 let message = format!("`{key}` has no meaning for this type");
                 self.sheet.helped(node.at, message, "remove it");
             }
-            set
-        };
-        let stored = flag("stored", true, kind);
-        let sort = flag("sort", false, FieldType::Json);
-        let facet = flag("facet", false, FieldType::Bytes);
+        }
         let missing = keys
             .and_then(|keys| keys.get("missing"))
             .and_then(|node| self.missing(node, kind));
@@ -233,6 +224,27 @@ impl Parser<'_> {
             facet,
             missing,
         })
+    }
+
+    /// Reads a key that says how a text becomes words.
+    fn analysis(
+        &mut self,
+        keys: Option<&Entries<'_, '_>>,
+        key: &str,
+        kind: FieldType,
+        known: &[&str],
+    ) -> Option<String> {
+        let node = keys.and_then(|keys| keys.get(key))?;
+        if kind != FieldType::Text {
+            let message = format!("`{key}` belongs to `type: text`");
+            self.sheet.helped(node.at, message, "remove it");
+            return None;
+        }
+        let text = self.sheet.text(node, &format!("a {key}"))?;
+        if !known.contains(&text) {
+            self.sheet.unknown(node.at, key, text, known);
+        }
+        Some(text.to_owned())
     }
 
     /// Reads the value of a document that has none.

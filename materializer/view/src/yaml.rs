@@ -100,7 +100,8 @@ impl<'a> Builder<'a, '_, '_> {
                 };
                 self.broken = true;
                 let message = format!("not YAML: {}", error.info());
-                self.sheet.push(self.sheet.fault(at, message));
+                let help = "put quotes around an expression that holds `: `, ` #`, or brackets within `{…}`";
+                self.sheet.helped(at, message, help);
                 None
             }
         }
@@ -132,8 +133,8 @@ impl<'a> Builder<'a, '_, '_> {
             Event::Scalar(_, _, _, Some(_))
             | Event::SequenceStart(_, Some(_))
             | Event::MappingStart(_, Some(_)) => {
-                self.sheet
-                    .push(self.sheet.fault(at, "a tag has no meaning here"));
+                let help = "put quotes around an expression that begins with `!`";
+                self.sheet.helped(at, "a tag has no meaning here", help);
                 self.skip(&event);
                 Content::Faulty
             }
@@ -166,8 +167,8 @@ impl<'a> Builder<'a, '_, '_> {
                 Content::Map(entries)
             }
             Event::Alias(_) => {
-                self.sheet
-                    .push(self.sheet.fault(at, "an alias has no meaning here"));
+                let help = "write it out";
+                self.sheet.helped(at, "an alias has no meaning here", help);
                 Content::Faulty
             }
             Event::SequenceEnd
