@@ -177,7 +177,8 @@ fn transport_fault(address: &str, fault: &RedisError) -> SinkError {
     let refused = match fault.kind() {
         ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig => !passes,
         ErrorKind::Server(_) | ErrorKind::Extension => {
-            return server_fault(address, fault.code().unwrap_or(""), &text);
+            let details = fault.detail().unwrap_or("");
+            return server_fault(address, fault.code().unwrap_or(""), details);
         }
         _ => text.contains("invalid peer certificate"),
     };

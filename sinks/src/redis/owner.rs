@@ -128,7 +128,7 @@ impl Owner {
         decode(&self.unit, found.checkpoint.as_deref())?;
 
         let new_mark = mark.is_none().then(|| Mark {
-            catalog: me.catalog.clone(),
+            catalog: self.place.catalog.clone(),
             sink: self.place.sink.clone().unwrap_or_else(|| self.sink.clone()),
         });
         let mut raise = Pack::default();

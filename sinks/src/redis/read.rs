@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ::redis::Value;
 use materializer_model::definition::{RedisShape, RedisTarget};
 use materializer_model::ports::{Scanned, SinkError, SinkReader, Snapshot, StoredRow};
-use materializer_model::{Checkpoint, Key, Row, Timestamp, Unit};
+use materializer_model::{Checkpoint, Key, Row, Timestamp, Unit, VersionId};
 
 use super::connection::{Connection, Link, array, integer, string};
 use super::keys::{UnitKeys, literal, rows, rows_pattern};
@@ -107,7 +107,10 @@ impl SinkReader for RedisReader {
         let mut cursor = b"0".to_vec();
         'pages: loop {
             let (next, found) = self.page(&cursor)?;
-            let rows = self.snapshot(&found)?.rows;
+            let rows = match found.is_empty() {
+                true => Vec::new(),
+                false => self.snapshot(&found)?.rows,
+            };
             for (key, row) in found.iter().zip(rows) {
                 let key = key
                     .strip_prefix(prefix.as_bytes())
@@ -145,7 +148,7 @@ impl SinkReader for RedisReader {
 pub(super) fn scan_page(
     place: &RedisPlace,
     connection: &mut Connection,
-    version: &materializer_model::VersionId,
+    version: &VersionId,
     cursor: &[u8],
 ) -> Result<(Vec<u8>, Vec<Vec<u8>>), SinkError> {
     let prefix = rows(&place.installation, version);

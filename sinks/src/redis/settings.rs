@@ -56,7 +56,7 @@ pub struct RedisSettings {
 
 impl RedisSettings {
     /// Reads `redis://[user[:password]@]host[:port][/database]`; with `rediss://` it is TLS, and
-    /// `#insecure` behind it trusts any certificate. Waits 3 s for a connect and 10 s for a reply.
+    /// `#insecure` behind it trusts any certificate. Waits 3 s for a connect and 5 s for a reply.
     ///
     /// # Errors
     /// [`SinkError::Refused`] where the text is no such address; the text, which may hold a
@@ -80,7 +80,7 @@ impl RedisSettings {
             info: info.set_redis_settings(settings).set_tcp_settings(tcp),
             tls: Tls::default(),
             connect_timeout: Duration::from_secs(3),
-            request_timeout: Duration::from_secs(10),
+            request_timeout: Duration::from_secs(5),
         })
     }
 

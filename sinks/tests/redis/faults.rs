@@ -8,9 +8,9 @@ use materializer_model::definition::RedisShape;
 use materializer_model::ports::{Expect, Sink, SinkAdmin, SinkError, SinkReader};
 use materializer_model::{
     Bar, Batch, CatalogId, Change, Checkpoint, ClaimId, Commit, Counts, Key, Mutation, Offset,
-    Origin, Partition, Row, Token, Topic, Unit,
+    Origin, Partition, Row, SinkId, Token, Topic, Unit,
 };
-use materializer_sinks::redis::{RedisReader, RedisSink};
+use materializer_sinks::redis::{RedisPlace, RedisReader, RedisSink, read_mark};
 
 use crate::gate::Gate;
 use crate::place::{admin, place, sink, target};
@@ -159,6 +159,12 @@ fn a_server_without_memory_takes_nothing_and_loses_nothing() {
     let refused = apply(&mut writer, &commit(2, 100, &large));
     assert!(matches!(refused, Err(SinkError::Full(_))), "{refused:?}");
 
+    let closed = apply(&mut writer, &commit(2, 100, "not opened again"));
+    assert!(
+        matches!(closed, Err(SinkError::Unavailable(_))),
+        "{closed:?}"
+    );
+
     // Parts of 4 MiB may stand before the one that was refused; the checkpoint does not.
     server.command::<()>("CONFIG SET maxmemory 1");
     let opened = writer.open(&token(1), Expect::Data);
@@ -215,6 +221,40 @@ fn a_server_that_went_back_to_its_snapshot_tells_the_older_checkpoint() {
     let found = writer.open(&token(1), Expect::Data).expect("opened again");
     assert_eq!(found.map(|at| at.seq), Some(1));
     assert_eq!(contents(&server), (Some(1), vec!["1".to_owned()]));
+}
+
+#[test]
+#[ignore = "needs redis-server: ./dev test"]
+fn another_catalogs_place_is_neither_written_nor_read() {
+    let server = Server::start();
+    let mut writer = sink(server.settings(), &unit());
+    assert_eq!(writer.open(&token(1), Expect::Maybe), Ok(None));
+    let keys = server.command::<u64>("DBSIZE");
+    let foreign = RedisPlace {
+        catalog: CatalogId::new("another"),
+        ..place(server.settings())
+    };
+    let other: Unit = "products/v2/c0/s0".parse().expect("a unit");
+    let target = target(RedisShape::Json);
+    let mine = Token {
+        catalog: CatalogId::new("another"),
+        ..token(9)
+    };
+    let mut writer = RedisSink::new(
+        foreign.clone(),
+        target.clone(),
+        other.clone(),
+        SinkId::new("server-2"),
+    )
+    .expect("a sink");
+    let opened = writer.open(&mine, Expect::Maybe);
+    assert!(matches!(opened, Err(SinkError::Damaged(_))), "{opened:?}");
+    let mut reader = RedisReader::new(foreign.clone(), &target, other).expect("a reader");
+    let read = reader.read(&[]);
+    assert!(matches!(read, Err(SinkError::Damaged(_))), "{read:?}");
+    let read = read_mark(&foreign);
+    assert!(matches!(read, Err(SinkError::Damaged(_))), "{read:?}");
+    assert_eq!(server.command::<u64>("DBSIZE"), keys);
 }
 
 #[test]
