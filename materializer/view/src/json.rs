@@ -1,8 +1,8 @@
 //! JSON: a record's text into slots, a slot's text into rows, keys and CEL values.
 //!
 //! A value by path keeps its own text: numbers are never parsed on the way into a row. The walk is
-//! serde_json's: it checks the grammar of all it passes over, without recursion, and stops at 128
-//! levels where it does recurse.
+//! serde_json's, which checks the grammar of all that it passes over, without recursion
+//! (`docs/decisions/0101-view-language.md`).
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,7 +10,7 @@ use std::fmt;
 use cel::common::types::{CelBool, CelDouble, CelList, CelMap, CelMapKey, CelNull, CelString};
 use cel::common::value::Val;
 use materializer_model::{Poison, PoisonKind};
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, IgnoredAny};
 use serde_json::value::RawValue;
 
 use crate::extract::{Paths, Slots, Walk};
@@ -130,81 +130,51 @@ pub(crate) fn key(raw: &RawValue) -> Result<Box<[u8]>, String> {
 
 /// Returns a value for CEL, in which every number is a double.
 pub(crate) fn cel_value(raw: &RawValue) -> Result<Box<dyn Val + '_>, String> {
-    let mut from = serde_json::Deserializer::from_str(raw.get());
-    Cel.deserialize(&mut from)
-        .map_err(|error| error.to_string())
+    cel_part(raw, 0)
 }
 
-#[derive(Clone, Copy)]
-struct Cel;
-
-impl<'de> DeserializeSeed<'de> for Cel {
-    type Value = Box<dyn Val + 'de>;
-
-    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
-        from.deserialize_any(self)
+/// Each level is split by a walk of its own, so that numbers keep their text until std parses them:
+/// serde_json's own doubles may be a last digit off.
+fn cel_part(raw: &RawValue, depth: usize) -> Result<Box<dyn Val + '_>, String> {
+    let text = raw.get();
+    if depth > DEPTH_MAX {
+        return Err(format!("nested deeper than {DEPTH_MAX} levels"));
     }
+    Ok(match text.as_bytes() {
+        [b'n', ..] => Box::new(CelNull),
+        [b't', ..] => Box::new(CelBool::from(true)),
+        [b'f', ..] => Box::new(CelBool::from(false)),
+        [b'"', inner @ .., b'"'] if !inner.contains(&b'\\') => {
+            Box::new(CelString::from(&text[1..text.len() - 1]))
+        }
+        [b'"', ..] => Box::new(CelString::from(string(raw)?)),
+        [b'[', ..] => {
+            let items: Vec<&RawValue> = split(text)?;
+            let items: Result<Vec<_>, _> = items
+                .into_iter()
+                .map(|item| cel_part(item, depth + 1))
+                .collect();
+            Box::new(CelList::from(items?))
+        }
+        [b'{', ..] => {
+            let members: HashMap<String, &RawValue> = split(text)?;
+            let mut values = HashMap::with_capacity(members.len());
+            for (name, member) in members {
+                let name = CelMapKey::String(CelString::from(name));
+                values.insert(name, cel_part(member, depth + 1)?);
+            }
+            Box::new(CelMap::from(values))
+        }
+        _ => {
+            let number = text.parse().ok().filter(|number: &f64| number.is_finite());
+            let number = number.ok_or_else(|| format!("{text} is no number of 64 bits"))?;
+            Box::new(CelDouble::from(number))
+        }
+    })
 }
 
-impl<'de> Visitor<'de> for Cel {
-    type Value = Box<dyn Val + 'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
-    }
-
-    fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(Box::new(CelNull))
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
-        Ok(Box::new(CelBool::from(value)))
-    }
-
-    #[expect(
-        clippy::as_conversions,
-        reason = "a JSON number is a double; ids that need more digits stay on paths"
-    )]
-    fn visit_i64<E>(self, value: i64) -> Result<Self::Value, E> {
-        Ok(Box::new(CelDouble::from(value as f64)))
-    }
-
-    #[expect(
-        clippy::as_conversions,
-        reason = "a JSON number is a double; ids that need more digits stay on paths"
-    )]
-    fn visit_u64<E>(self, value: u64) -> Result<Self::Value, E> {
-        Ok(Box::new(CelDouble::from(value as f64)))
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Self::Value, E> {
-        Ok(Box::new(CelDouble::from(value)))
-    }
-
-    fn visit_borrowed_str<E>(self, value: &'de str) -> Result<Self::Value, E> {
-        Ok(Box::new(CelString::from(value)))
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Self::Value, E> {
-        Ok(Box::new(CelString::from(value.to_owned())))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-        let mut values = Vec::new();
-        while let Some(value) = list.next_element_seed(Self)? {
-            values.push(value);
-        }
-        Ok(Box::new(CelList::from(values)))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut values = HashMap::new();
-        while let Some(name) = map.next_key::<String>()? {
-            let value = map.next_value_seed(Self)?;
-            values.insert(CelMapKey::String(CelString::from(name)), value);
-        }
-        Ok(Box::new(CelMap::from(values)))
-    }
+fn split<'r, T: Deserialize<'r>>(text: &'r str) -> Result<T, String> {
+    serde_json::from_str(text).map_err(|error| error.to_string())
 }
 
 /// Adds a value that CEL gave to a row: whole doubles as integers, a mapping by its sorted keys.
@@ -231,14 +201,17 @@ pub(crate) fn append_cel(value: &cel::Value, row: &mut Vec<u8>) -> Result<(), St
             row.push(b']');
         }
         Value::Map(map) => {
-            let mut entries: Vec<_> = map.map.iter().map(|(k, v)| (k.to_string(), v)).collect();
-            entries.sort_by(|(a, _), (b, _)| a.cmp(b));
+            let mut entries: Vec<_> = map.map.iter().collect();
+            entries.sort_by_key(|(name, _)| *name);
             row.push(b'{');
             for (index, (name, value)) in entries.into_iter().enumerate() {
                 if index > 0 {
                     row.push(b',');
                 }
-                append_string(&name, row);
+                let cel::objects::Key::String(name) = name else {
+                    return Err("a mapping whose names are not texts has no JSON form".to_owned());
+                };
+                append_string(name, row);
                 row.push(b':');
                 append_cel(value, row)?;
             }
