@@ -11,6 +11,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
+use crate::definition::Partitioner;
 
 /// An offset in one partition: of a record, or exclusively of "the next record to read".
 #[derive(
@@ -147,6 +148,10 @@ impl From<Position> for (Offset, i32, Timestamp) {
 pub struct TopicCheckpoint {
     /// The topic's id when it was first assigned.
     pub id: TopicId,
+    /// The only partitioner that fits the records read so far, once there is only one: what the
+    /// order of a key's records is proved by, also after a restart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partitioner: Option<Partitioner>,
     /// A position for each partition that this unit reads.
     #[serde(rename = "p")]
     pub partitions: BTreeMap<Partition, Position>,
@@ -304,6 +309,7 @@ mod tests {
                 topic.clone(),
                 TopicCheckpoint {
                     id: TopicId("abc".into()),
+                    partitioner: None,
                     partitions: BTreeMap::from([
                         (Partition(0), position),
                         (Partition(11), unknown),
