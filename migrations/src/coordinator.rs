@@ -14,7 +14,7 @@ use materializer_model::ports::{
 };
 use materializer_model::progress::GateReading;
 use materializer_model::{
-    Clock, EventId, Monotonic, Offset, ProcessId, Timestamp, VersionId, ViewDefinition,
+    Clock, EventId, Monotonic, Offset, ProcessId, Timestamp, Unit, VersionId, ViewDefinition,
 };
 use tracing::{info, warn};
 
@@ -49,18 +49,12 @@ pub trait ViewSinks: Send {
         definition: &ViewDefinition,
     ) -> Result<Option<&mut dyn SinkAdmin>, SinkError>;
 
-    /// Returns how many documents of a version a query finds.
-    ///
-    /// `addresses` are those of the workers that hold its servable copies.
+    /// Returns how many documents a query finds in one of a version's servable copies, each given
+    /// with the address of the worker that holds it.
     ///
     /// # Errors
-    /// [`SinkError`].
-    fn hits(
-        &mut self,
-        version: &VersionId,
-        query: &QueryGate,
-        addresses: &[String],
-    ) -> Result<u64, SinkError>;
+    /// [`SinkError`]; `Unavailable` where there is no copy.
+    fn hits(&mut self, query: &QueryGate, copies: &[(Unit, String)]) -> Result<u64, SinkError>;
 }
 
 /// How a coordinator is set up.

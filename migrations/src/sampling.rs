@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use materializer_model::ports::SinkError;
-use materializer_model::{Offset, Timestamp, VersionId};
+use materializer_model::{Offset, Timestamp, Unit, VersionId};
 
 use crate::coordinator::ViewSinks;
 use crate::decide::ALIVE;
@@ -41,9 +41,9 @@ pub(crate) fn sample(
     now: Timestamp,
 ) -> (Sampled, bool) {
     let gates = &candidate.definition.gates;
-    let addresses: Vec<String> = servable_addresses(reports, candidate);
+    let copies = servable_copies(reports, candidate);
     let ask = |query| {
-        let hits = sinks.hits(&candidate.id, query, &addresses);
+        let hits = sinks.hits(query, &copies);
         hits.map_err(|fault| fault.to_string())
     };
     let hits = gates.queries.iter().map(ask).collect();
@@ -67,11 +67,12 @@ pub(crate) fn sample(
     (sampled, counting)
 }
 
-fn servable_addresses(reports: &Reports, version: &Version) -> Vec<String> {
+/// Returns the units that readers may be sent to, with the addresses of their workers.
+fn servable_copies(reports: &Reports, version: &Version) -> Vec<(Unit, String)> {
     let evidence = Evidence::collect(version, reports, Offset(0));
     let servable = evidence.reports().filter(|heard| heard.report.servable);
     servable
-        .filter_map(|heard| heard.report.address.clone())
+        .filter_map(|heard| Some((heard.report.unit.clone(), heard.report.address.clone()?)))
         .collect()
 }
 
