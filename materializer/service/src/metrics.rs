@@ -184,6 +184,7 @@ mod tests {
         };
         let at = TopicCheckpoint {
             id: TopicId("id".into()),
+            partitioner: None,
             partitions: each(Offset(98))
                 .map(|(at, next)| (at, position(next)))
                 .collect(),
