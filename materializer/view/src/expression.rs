@@ -5,9 +5,9 @@
 //! values it names, and a path that leads nowhere is null, however deep. Depth and size are bounded
 //! before the parser sees the text: it and the evaluation recurse, and an overflowing stack aborts.
 
-use std::fmt;
-
-use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue, SourceInfo, operators};
+use cel::common::ast::{
+    CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, SourceInfo, operators,
+};
 use cel::common::types::CelString;
 use cel::{Env, ParseErrors};
 use materializer_model::definition::Format;
@@ -105,7 +105,7 @@ pub(crate) fn compile(
         inputs: Vec::new(),
         variables: Vec::new(),
     };
-    if let Some(path) = path_of(&root, &[]) {
+    if let Some(path) = path_of(&root) {
         return Ok(Expression::Path(compiler.input(&path, root.id)?));
     }
     compiler.rewrite(&mut root)?;
@@ -174,18 +174,18 @@ struct Path {
     steps: Vec<Step>,
 }
 
-/// Returns the path that an expression is, if it is nothing else and begins with no variable.
-fn path_of(expression: &IdedExpr, variables: &[String]) -> Option<Path> {
+/// Returns the path that an expression is, if it is nothing else.
+fn path_of(expression: &IdedExpr) -> Option<Path> {
     match &expression.expr {
         Expr::Ident(name) => {
             let ours = ROOTS.contains(&name.as_str());
-            (ours && !variables.contains(name)).then(|| Path {
+            ours.then(|| Path {
                 root: name.clone(),
                 steps: Vec::new(),
             })
         }
         Expr::Select(select) if !select.test => {
-            let mut path = path_of(&select.operand, variables)?;
+            let mut path = path_of(&select.operand)?;
             path.steps.push(Step::Field(select.field.clone()));
             Some(path)
         }
@@ -205,7 +205,7 @@ fn path_of(expression: &IdedExpr, variables: &[String]) -> Option<Path> {
                 | LiteralValue::Null
                 | LiteralValue::UInt(_) => return None,
             };
-            let mut path = path_of(whole, variables)?;
+            let mut path = path_of(whole)?;
             path.steps.push(step);
             Some(path)
         }
@@ -302,7 +302,7 @@ impl Compiler<'_> {
 
     fn rewrite(&mut self, expression: &mut IdedExpr) -> Result<(), ExpressionFault> {
         let id = expression.id;
-        if let Some(path) = path_of(expression, &self.variables) {
+        if let Some(path) = path_of(expression) {
             expression.expr = self.variable(&path, id)?;
             return Ok(());
         }
@@ -310,23 +310,7 @@ impl Compiler<'_> {
             Expr::Ident(name) => return self.name(id, name),
             Expr::Select(_) => return self.member(expression),
             Expr::Call(call) => self.call(id, call)?,
-            Expr::Comprehension(each) => {
-                let mut inner = vec![each.iter_var.clone(), each.accu_var.clone()];
-                inner.extend(each.iter_var2.clone());
-                if let Some(name) = inner.iter().find(|name| ROOTS.contains(&name.as_str())) {
-                    return Err(self.fault(id, format!("`{name}` is taken: use another name")));
-                }
-                self.rewrite(&mut each.iter_range)?;
-                let range = std::mem::take(&mut each.iter_range);
-                each.iter_range = call(functions::ITEMS, vec![range]);
-                self.rewrite(&mut each.accu_init)?;
-                let outer = self.variables.len();
-                self.variables.extend(inner);
-                self.rewrite(&mut each.loop_cond)?;
-                self.rewrite(&mut each.loop_step)?;
-                self.rewrite(&mut each.result)?;
-                self.variables.truncate(outer);
-            }
+            Expr::Comprehension(each) => self.each(id, each)?,
             Expr::List(list) => {
                 for element in &mut list.elements {
                     self.rewrite(element)?;
@@ -347,6 +331,26 @@ impl Compiler<'_> {
             }
             Expr::Unspecified => return Err(self.fault(id, "not an expression")),
         }
+        Ok(())
+    }
+
+    /// Rewrites a macro, which is a loop by now.
+    fn each(&mut self, id: u64, each: &mut ComprehensionExpr) -> Result<(), ExpressionFault> {
+        let mut inner = vec![each.iter_var.clone(), each.accu_var.clone()];
+        inner.extend(each.iter_var2.clone());
+        if let Some(name) = inner.iter().find(|name| ROOTS.contains(&name.as_str())) {
+            return Err(self.fault(id, format!("`{name}` is taken: use another name")));
+        }
+        self.rewrite(&mut each.iter_range)?;
+        let range = std::mem::take(&mut each.iter_range);
+        each.iter_range = call(functions::ITEMS, vec![range]);
+        self.rewrite(&mut each.accu_init)?;
+        let outer = self.variables.len();
+        self.variables.extend(inner);
+        self.rewrite(&mut each.loop_cond)?;
+        self.rewrite(&mut each.loop_step)?;
+        self.rewrite(&mut each.result)?;
+        self.variables.truncate(outer);
         Ok(())
     }
 
@@ -390,7 +394,7 @@ impl Compiler<'_> {
                 ..select
             }),
         };
-        if let Some(path) = path_of(&value, &self.variables) {
+        if let Some(path) = path_of(&value) {
             value.expr = self.variable(&path, value.id)?;
         } else if let Expr::Select(mut select) = value.expr {
             self.rewrite(&mut select.operand)?;
@@ -476,25 +480,5 @@ fn call(function: &str, args: Vec<IdedExpr>) -> IdedExpr {
             target: None,
             args,
         }),
-    }
-}
-
-impl fmt::Display for Input {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Event(steps) => {
-                f.write_str("event")?;
-                steps.iter().try_for_each(|step| match step {
-                    Step::Field(name) => write!(f, ".{name}"),
-                    Step::Item(at) => write!(f, "[{at}]"),
-                })
-            }
-            Self::Key => f.write_str("record.key"),
-            Self::Topic => f.write_str("record.topic"),
-            Self::Partition => f.write_str("record.partition"),
-            Self::Offset => f.write_str("record.offset"),
-            Self::Timestamp => f.write_str("record.timestamp"),
-            Self::Header(name) => write!(f, "record.headers[{name:?}]"),
-        }
     }
 }

@@ -93,7 +93,6 @@ fn two<'b, 'v>(
 
 #[expect(
     clippy::as_conversions,
-    clippy::cast_precision_loss,
     reason = "arithmetic with a JSON number is arithmetic of doubles"
 )]
 fn double(value: &dyn Val) -> Option<f64> {

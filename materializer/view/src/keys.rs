@@ -105,6 +105,14 @@ pub(crate) fn required_names(prefix: &str) -> Vec<&'static str> {
         .collect()
 }
 
+/// Returns the mapping that takes a name which another one does not.
+pub(crate) fn home(name: &str) -> Option<&'static str> {
+    KEYS.iter().find_map(|key| {
+        let (mapping, last) = key.path.rsplit_once('.')?;
+        (last == name).then_some(mapping)
+    })
+}
+
 fn children(prefix: &str) -> impl Iterator<Item = (&'static str, &'static KeySpec)> {
     KEYS.iter().filter_map(move |key| {
         let name = match prefix {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use materializer_model::definition::Ratio;
 
-use crate::faults::{Place, Sheet, one_of};
+use crate::faults::{Place, Sheet, nearest, one_of};
 use crate::keys;
 use crate::yaml::{Content, Node};
 
@@ -73,7 +73,7 @@ impl Sheet<'_> {
         if let Content::Map(pairs) = &node.content {
             for (key, _) in pairs {
                 if let Some(name) = key.text().filter(|name| !known.contains(name)) {
-                    self.unknown(key.at, "key", name, &known);
+                    self.unknown_key(key.at, name, &known);
                 }
             }
         }
@@ -89,6 +89,17 @@ impl Sheet<'_> {
             }
         }
         Some(read)
+    }
+
+    /// Adds the fault of a key that is not known here: a slip of the pen, or at home elsewhere.
+    fn unknown_key(&mut self, at: Place, name: &str, known: &[&str]) {
+        match keys::home(name) {
+            Some(home) if nearest(name, known).is_none() => {
+                let message = format!("unknown key `{name}`");
+                self.helped(at, message, format!("it belongs into `{home}`"));
+            }
+            Some(_) | None => self.unknown(at, "key", name, known),
+        }
     }
 
     /// Adds the fault that a node is not `what`.

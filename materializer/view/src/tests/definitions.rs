@@ -120,6 +120,10 @@ fn a_fault_stands_where_it_is_in_the_text() {
             "format: jsn",
             "5:9 unknown format `jsn` | `json` or `raw` | did you mean `json`?",
         ),
+        (
+            "ttl: 30d",
+            "5:1 unknown key `ttl` | - | it belongs into `to.redis`",
+        ),
         ("promotion: [auto]", "5:12 a list does not fit here"),
         ("gates: {lag_records: -1}", "5:22 `-1` does not fit here"),
         ("gates: {lag_records: 1.5}", "5:22 `1.5` does not fit here"),
