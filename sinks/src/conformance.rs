@@ -2,7 +2,7 @@
 //!
 //! A sink is put to it by a [`Place`] and one line:
 //!
-//! ```ignore
+//! ```text
 //! materializer_sinks::conformance_suite!(MemoryPlace::default());
 //! ```
 //!
@@ -74,7 +74,7 @@ pub trait Place: Sync {
 }
 
 /// Makes a test of each case. Takes an expression that makes a
-/// [`Place`](crate::conformance::Place), evaluated anew for each; with `ignore = "why",` before it,
+/// [`Place`], evaluated anew for each; with `ignore = "why",` before it,
 /// the tests are ignored.
 #[macro_export]
 macro_rules! conformance_suite {
@@ -99,6 +99,7 @@ macro_rules! conformance_suite {
             an_owner_resumes_at_its_checkpoint
             a_later_claim_takes_the_unit_at_its_checkpoint
             a_zombie_has_no_effect_and_is_told
+            rivals_never_both_win_a_commit
             another_catalogs_owner_is_refused
             an_open_tells_whether_a_commit_landed
             opening_again_voids_nothing_that_was_settled

@@ -1,12 +1,15 @@
 //! Who may write.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
 use materializer_model::Unit;
-use materializer_model::ports::{Expect, Sink};
+use materializer_model::ports::{Expect, Sink, SinkError};
 
 use super::Place;
 use super::support::{
-    Writer, check_fails, check_holds, checkpoint, commit_after, delete, first, row, set, token,
-    token_of, unit,
+    Writer, apply, check_fails, check_holds, checkpoint, commit_after, delete, first, row, set,
+    token, token_of, unit,
 };
 
 /// The same claim opens again, in the same sink and in a new one, and goes on.
@@ -52,7 +55,7 @@ pub fn a_zombie_has_no_effect_and_is_told(place: &dyn Place) {
     // Takes the unit without writing: the stored checkpoint is still the one the zombie knows.
     let mut owner = Writer::open(place, &first(), 2, Expect::Data);
     if let Some(sink) = &mut zombie {
-        check_fails(super::support::apply(&mut **sink, &late), "Fenced");
+        check_fails(apply(&mut **sink, &late), "Fenced");
     }
     owner.commit(vec![set("b", row("boot", 2))]);
     if !place.abilities().takes_from_the_living {
@@ -66,6 +69,51 @@ pub fn a_zombie_has_no_effect_and_is_told(place: &dyn Place) {
     assert_eq!(at, Ok(Some(checkpoint(2, 2))));
     let rows = [("a", row("shoe", 1)), ("b", row("boot", 2))];
     check_holds(place, &first(), Some(&checkpoint(2, 2)), &rows);
+}
+
+/// Rivals take the unit from each other all the time: each commit is won by one of them.
+pub fn rivals_never_both_win_a_commit(place: &dyn Place) {
+    const COMMITS: u64 = 100;
+    if !place.abilities().takes_from_the_living {
+        return;
+    }
+    let claims = AtomicU64::new(1);
+    let contend = || {
+        let mut won = Vec::new();
+        let mut sink = place.sink(&first());
+        loop {
+            let claim = token(claims.fetch_add(1, Ordering::Relaxed));
+            let mut at = match sink.open(&claim, Expect::Maybe) {
+                Ok(at) => at,
+                Err(SinkError::Fenced(_) | SinkError::Unavailable(_)) => continue,
+                Err(fault) => panic!("{fault:?}"),
+            };
+            for _ in 0..5 {
+                let seq = at.as_ref().map_or(1, |at| at.seq + 1);
+                if seq > COMMITS {
+                    return won;
+                }
+                let sets = ["a", "b"].map(|key| set(key, row("shoe", seq)));
+                match apply(&mut *sink, &commit_after(at.as_ref(), sets.to_vec())) {
+                    Ok(checkpoint) => at = Some(checkpoint),
+                    Err(SinkError::Fenced(_) | SinkError::Unavailable(_)) => break,
+                    Err(fault) => panic!("{fault:?}"),
+                }
+                won.push(seq);
+            }
+        }
+    };
+    let mut won: Vec<u64> = thread::scope(|scope| {
+        let rivals: Vec<_> = (0..3).map(|_| scope.spawn(contend)).collect();
+        let won = rivals
+            .into_iter()
+            .map(|rival| rival.join().expect("a rival"));
+        won.flatten().collect()
+    });
+    won.sort_unstable();
+    assert!(won.iter().copied().eq(1..=COMMITS), "{won:?}");
+    let rows = ["a", "b"].map(|key| (key, row("shoe", COMMITS)));
+    check_holds(place, &first(), Some(&checkpoint(COMMITS, 2)), &rows);
 }
 
 /// Claims of another catalog mean nothing here, however late they are.
@@ -99,7 +147,7 @@ pub fn an_open_tells_whether_a_commit_landed(place: &dyn Place) {
         let found = writer.sink.open(&token(n), Expect::Data).expect("opened");
         if found != Some(commit.checkpoint.clone()) {
             assert_eq!(found, writer.at, "neither before nor after");
-            let landed = super::support::apply(&mut *writer.sink, &commit);
+            let landed = apply(&mut *writer.sink, &commit);
             assert_eq!(landed, Ok(commit.checkpoint.clone()));
         }
         writer.at = Some(commit.checkpoint.clone());

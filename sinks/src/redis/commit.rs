@@ -39,7 +39,9 @@ impl Session {
             let (part, later) = rest.split_at(part_len(rest));
             rest = later;
             let checkpoint = rest.is_empty().then_some(after.as_str());
-            self.write_part(unit, &pack_part(&self.keys, shape, part, checkpoint))?;
+            self.pack.clear();
+            pack_part(&mut self.pack, &self.keys, shape, part, checkpoint);
+            self.write_part(unit)?;
             if rest.is_empty() {
                 return Ok(());
             }
@@ -64,24 +66,22 @@ impl Session {
         Ok(())
     }
 
-    /// Sends one transaction and sets the `WATCH` for the next.
-    fn write_part(&mut self, unit: &Unit, transaction: &Pack) -> Result<(), SinkError> {
-        let mut pack = Pack::default();
-        pack.append(transaction);
-        Held::ask(&self.keys, &mut pack);
+    /// Sends the transaction that was packed and sets the `WATCH` for the next.
+    fn write_part(&mut self, unit: &Unit) -> Result<(), SinkError> {
+        let executed_at = self.pack.commands() - 1;
+        Held::ask(&self.keys, &mut self.pack);
         let asks_memory = self.parts_written % PARTS_PER_MEMORY_CHECK == PARTS_PER_MEMORY_CHECK - 1;
         if asks_memory {
-            pack.command(&["INFO", "memory"]);
+            self.pack.command(&["INFO", "memory"]);
         }
         // In order: a command that was not queued tells more than the `EXECABORT` that follows.
-        let mut replies = self.connection.ask(&pack)?;
+        let mut replies = self.connection.ask(&self.pack)?;
         if asks_memory {
             self.usage = self.memory(replies.pop())?;
         }
         self.held = Held::take(&self.connection, replies.pop().unwrap_or_default())?;
         self.parts_written += 1;
-        let executed = replies.get(transaction.commands() - 1);
-        if executed == Some(&Value::Nil) {
+        if replies.get(executed_at) == Some(&Value::Nil) {
             // Something touched token or checkpoint: a later owner, or an emptied server.
             self.held
                 .token
@@ -118,24 +118,23 @@ fn part_len(mutations: &[Mutation]) -> usize {
 /// Packs one transaction. No key is changed by two mutations of a batch, so only what is removed
 /// before it is written anew must come first.
 fn pack_part(
+    pack: &mut Pack,
     keys: &UnitKeys,
     shape: RedisShape,
     mutations: &[Mutation],
     checkpoint: Option<&str>,
-) -> Pack {
-    let mut pack = Pack::default();
+) {
     pack.command(&["MULTI"]);
     let removed = |mutation: &&Mutation| shape == RedisShape::Hash || upsert(mutation).is_none();
-    pack_keys(&mut pack, "UNLINK", keys, mutations.iter().filter(removed));
+    pack_removals(pack, keys, mutations.iter().filter(removed));
     match shape {
-        RedisShape::Json | RedisShape::Bytes => pack_strings(&mut pack, keys, mutations),
-        RedisShape::Hash => pack_hashes(&mut pack, keys, mutations),
+        RedisShape::Json | RedisShape::Bytes => pack_strings(pack, keys, mutations),
+        RedisShape::Hash => pack_hashes(pack, keys, mutations),
     }
     if let Some(checkpoint) = checkpoint {
         pack.command(&["SET", &keys.checkpoint, checkpoint]);
     }
     pack.command(&["EXEC"]);
-    pack
 }
 
 /// Returns the row that a mutation leaves behind, if it leaves one.
@@ -151,10 +150,9 @@ fn upsert(mutation: &Mutation) -> Option<(&Row, Option<Timestamp>)> {
     }
 }
 
-/// Packs a command that takes nothing but keys, if there are any.
-fn pack_keys<'a>(
+/// Packs the removal of keys, if there are any.
+fn pack_removals<'a>(
     pack: &mut Pack,
-    command: &str,
     keys: &UnitKeys,
     mutations: impl Iterator<Item = &'a Mutation> + Clone,
 ) {
@@ -163,7 +161,7 @@ fn pack_keys<'a>(
         return;
     }
     pack.begin(1 + count);
-    pack.part(command.as_bytes());
+    pack.part(b"UNLINK");
     for mutation in mutations {
         pack.joined(keys.row.as_bytes(), &mutation.key.0);
     }
@@ -270,7 +268,8 @@ mod tests {
             checkpoint: "checkpoint".into(),
             row: "p:".into(),
         };
-        let pack = pack_part(&keys, shape, mutations, checkpoint);
+        let mut pack = Pack::default();
+        pack_part(&mut pack, &keys, shape, mutations, checkpoint);
         assert_eq!(lines(&pack), expected);
         assert_eq!(pack.commands(), expected.len());
     }

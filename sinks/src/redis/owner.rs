@@ -54,6 +54,8 @@ pub(super) struct Session {
     pub(super) held: Held,
     pub(super) usage: Usage,
     pub(super) parts_written: u64,
+    /// The room for the next transaction.
+    pub(super) pack: Pack,
 }
 
 /// What takes a unit, and remembers which server it was found on.
@@ -89,6 +91,7 @@ impl Owner {
                 held,
                 usage: facts.usage(),
                 parts_written: 0,
+                pack: Pack::default(),
             };
             return Ok((session, checkpoint));
         }

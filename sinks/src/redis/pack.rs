@@ -36,10 +36,10 @@ impl Pack {
         self.bytes.extend_from_slice(b"\r\n");
     }
 
-    /// Adds the commands of another pack.
-    pub(super) fn append(&mut self, other: &Self) {
-        self.bytes.extend_from_slice(&other.bytes);
-        self.commands += other.commands;
+    /// Forgets all commands and keeps the room for others.
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
+        self.commands = 0;
     }
 
     /// Returns what is sent.
