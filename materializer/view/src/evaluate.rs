@@ -36,23 +36,13 @@ enum What {
     Formula { root: IdedExpr, inputs: Vec<Source> },
 }
 
-/// Where a value is found.
-#[derive(Debug)]
-enum Source {
-    /// In this slot of the decoded value.
-    Slot(usize),
-    Key,
-    Topic,
-    Partition,
-    Offset,
-    Timestamp,
-    Header(String),
-}
+/// A value that a record gives, its part of the decoded value in a slot.
+type Source = Input<usize>;
 
 impl Source {
     fn new(input: Input, paths: &mut Paths) -> Self {
         match input {
-            Input::Event(path) => Self::Slot(paths.slot(&path)),
+            Input::Event(path) => Self::Event(paths.slot(&path)),
             Input::Key => Self::Key,
             Input::Topic => Self::Topic,
             Input::Partition => Self::Partition,
@@ -66,7 +56,7 @@ impl Source {
     fn cel<'r>(&self, scope: &Scope<'r>) -> Result<Box<dyn Val + 'r>, String> {
         let record = scope.record;
         Ok(match self {
-            Self::Slot(slot) => match scope.slots[*slot] {
+            Self::Event(slot) => match scope.slots[*slot] {
                 Some(raw) => json::cel_value(raw)?,
                 None => Box::new(CelNull),
             },
@@ -96,7 +86,7 @@ impl Source {
         let record = scope.record;
         let null = |row: &mut Vec<u8>| row.extend_from_slice(b"null");
         match self {
-            Self::Slot(slot) => match scope.slots[*slot] {
+            Self::Event(slot) => match scope.slots[*slot] {
                 Some(raw) => json::append(raw, row)?,
                 None => null(row),
             },
@@ -123,7 +113,7 @@ impl Source {
     fn key(&self, scope: &Scope<'_>) -> Result<Key, Poison> {
         let poison = |why| Poison::new(PoisonKind::Key, "key", why);
         match self {
-            Self::Slot(slot) => match scope.slots[*slot] {
+            Self::Event(slot) => match scope.slots[*slot] {
                 Some(raw) => json::key(raw).map(Key).map_err(poison),
                 None => Err(poison("nothing stands at this path".to_owned())),
             },
@@ -199,7 +189,7 @@ impl Operand {
         };
         let value = value.map_err(|why| self.poison(why))?;
         let Value::Bool(truth) = value else {
-            return Err(self.poison(format!("gives {}, not a bool", value.type_of())));
+            return Err(self.poison(format!("gives {}, not a bool", json::kind(&value))));
         };
         Ok(truth)
     }
@@ -225,7 +215,7 @@ impl Operand {
             | Value::Map(_)
             | Value::Null
             | Value::Opaque(_)
-            | Value::Struct(_)) => Err(poison(format!("a {} is no key", other.type_of()))),
+            | Value::Struct(_)) => Err(poison(format!("{} is no key", json::kind(&other)))),
         }
     }
 

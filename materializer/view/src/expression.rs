@@ -36,11 +36,12 @@ pub(crate) enum Step {
     Item(usize),
 }
 
-/// A value that a record gives.
+/// A value that a record gives. `P` is how a part of the decoded value is named: by its path (the whole
+/// value without steps), and once a view is compiled by its slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Input {
-    /// What stands at a path of the decoded value; the whole of it without steps.
-    Event(Vec<Step>),
+pub(crate) enum Input<P = Vec<Step>> {
+    /// A part of the decoded value.
+    Event(P),
     Key,
     Topic,
     Partition,

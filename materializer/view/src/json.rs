@@ -219,10 +219,25 @@ pub(crate) fn append_cel(value: &cel::Value, row: &mut Vec<u8>) -> Result<(), St
         }
         Value::Bytes(_) => return Err("bytes have no JSON form; use `string(…)`".to_owned()),
         Value::Function(..) | Value::Opaque(_) | Value::Struct(_) => {
-            return Err(format!("a {} has no JSON form", value.type_of()));
+            return Err(format!("{} has no JSON form", kind(value)));
         }
     }
     Ok(())
+}
+
+/// Returns what a value is, in words.
+pub(crate) fn kind(value: &cel::Value) -> &'static str {
+    use cel::Value;
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a bool",
+        Value::Int(_) | Value::UInt(_) | Value::Float(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Bytes(_) => "a value of bytes",
+        Value::List(_) => "a list",
+        Value::Map(_) => "a mapping",
+        Value::Function(..) | Value::Opaque(_) | Value::Struct(_) => "a value of another type",
+    }
 }
 
 /// Adds a text as a JSON string.

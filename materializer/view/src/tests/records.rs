@@ -2,7 +2,7 @@
 
 use materializer_model::clock::Timestamp;
 use materializer_model::ports::Derive;
-use materializer_model::{Change, Record};
+use materializer_model::{Change, LogRow, Record, RowBatch, Topic};
 
 use super::{apply, field, row, view, with_record};
 use crate::{Outcome, View, point_at};
@@ -158,6 +158,49 @@ fn an_expression_that_fails_is_poison_at_its_place() {
 }
 
 #[test]
+fn of_the_headers_of_a_name_the_last_counts() {
+    let topic = Topic::new("t");
+    let mut batch = RowBatch::default();
+    let headers: [(&[u8], Option<&[u8]>); 5] = [
+        (b"a", Some(b"1")),
+        (b"a", Some(b"2")),
+        (b"gone", Some(b"1")),
+        (b"gone", None),
+        (b"binary", Some(b"\xff")),
+    ];
+    with_record(Some(b"k"), Some(b"{}"), |record| {
+        batch.push_record(
+            &Record {
+                topic: &topic,
+                ..*record
+            },
+            headers,
+        );
+    });
+    for (expression, expected) in [
+        ("record.headers.a", r#"{"x":"2"}"#),
+        ("record.headers['a'] + '!'", r#"{"x":"2!"}"#),
+        ("record.headers.gone", r#"{"x":null}"#),
+        ("record.headers.other == null", r#"{"x":true}"#),
+        ("record.headers.binary", "the header is not UTF-8"),
+        ("record.headers.binary == b'\\xff'", r#"{"x":true}"#),
+    ] {
+        let view = field(expression);
+        let mut out = Vec::new();
+        for entry in batch.rows() {
+            let LogRow::Record(record) = entry else {
+                panic!("{entry:?}");
+            };
+            let gave = match view.apply(&record, &mut out) {
+                Ok(()) => format!("{:?}", out.remove(0).change),
+                Err(poison) => poison.why,
+            };
+            assert!(gave.contains(expected), "{expression}: {gave}");
+        }
+    }
+}
+
+#[test]
 fn only_passes_over_and_where_deletes() {
     let view = view(
         "view: v\nfrom: {topics: [t]}\nonly: event.kind == 'product'\nwhere: event.hidden != true\ndocument: {x: event.x}\nto: {memory: {}}\n",
@@ -181,7 +224,7 @@ fn only_passes_over_and_where_deletes() {
         ("{}", "expression at where: gives null, not a bool"),
         (
             r#"{"shown":1}"#,
-            "expression at where: gives float, not a bool",
+            "expression at where: gives a number, not a bool",
         ),
     ] {
         assert_eq!(row(&strict, value), expected, "{value}");
