@@ -19,7 +19,19 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a server that keeps nothing on disk.
     pub(crate) fn start() -> Self {
-        Self::start_with(&["--save", "", "--enable-debug-command", "yes"])
+        Self::start_with(&["--save", "", "--repl-diskless-sync-delay", "0"])
+    }
+
+    /// Starts a replica of this server and waits until it has all that was written.
+    pub(crate) fn start_replica(&self) -> Self {
+        // Replicas read over TCP, which a server that is already up can be told to take.
+        let port = free_port();
+        self.command::<()>(&format!("CONFIG SET port {port}"));
+        let master = format!("127.0.0.1 {port}");
+        let replica = Self::start_with(&["--save", "", "--replicaof", &master]);
+        let is_attached = (0..30).any(|_| self.command::<u32>("WAIT 1 1000") == 1);
+        assert!(is_attached, "a replica is attached in 30 s");
+        replica
     }
 
     pub(crate) fn start_with(arguments: &[&str]) -> Self {
