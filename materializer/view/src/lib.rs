@@ -1,8 +1,8 @@
 //! The view language: text → definition → compiled view. Pure: no I/O, no clock.
 //!
-//! [`parse`] reads YAML and tells all its faults at once; [`compile`] makes a [`View`], which derives
-//! mutations from records; [`fingerprint`] says which definitions give the same data, and [`diff`]
-//! why two do not. [`draft`] writes a first definition from sampled records; [`View::explain`] shows
+//! [`parse()`] reads YAML and tells all its faults at once; [`compile`] makes a [`View`], which derives
+//! mutations from records; [`fingerprint()`] says which definitions give the same data, and [`diff`]
+//! why two do not. [`draft()`] writes a first definition from sampled records; [`View::explain`] shows
 //! what each expression gives.
 
 mod document;

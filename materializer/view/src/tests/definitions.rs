@@ -152,176 +152,155 @@ fn a_fault_stands_where_it_is_in_the_text() {
     }
 }
 
+/// Checks that a view of topic `t`, with these lines, has one fault that says so.
+fn check_lines(lines: &str, expected: &str) {
+    let text = format!("view: v\nfrom: {{topics: [t]}}\n{lines}\n");
+    let found = faults(&text);
+    assert!(
+        found.len() == 1 && found[0].contains(expected),
+        "{text}\nexpected {expected}\nfound    {found:#?}"
+    );
+}
+
 #[test]
-fn parts_of_a_definition_must_fit_together() {
-    let with = |from: &str, rest: &str| format!("view: v\nfrom: {{{from}}}\n{rest}");
-    let redis = |options: &str| {
-        let rest =
-            format!("document: {{x: event.x}}\nto: {{redis: {{connection: c, {options}}}}}\n");
-        with("topics: [t]", &rest)
-    };
-    let index = |field: &str| {
-        let rest = format!("document: {{x: {field}}}\nto: {{tantivy: {{}}}}\n");
-        with("topics: [t]", &rest)
-    };
-    let document = "document: {x: event.x}\nto: {redis: {connection: c, shards: 2}}\n";
-    for (text, expected) in [
-        (
-            redis("as: bytes"),
-            vec!["`as: bytes` stores", "`as: bytes` has no document"],
-        ),
-        (
-            redis("key: 'a{id}'"),
-            vec!["the text `a{id}` does not fit here"],
-        ),
-        (
-            redis("key: '{key}'"),
-            vec!["the text `{key}` does not fit here"],
-        ),
-        (
-            redis("key: 'a{key}b'"),
-            vec!["the text `a{key}b` does not fit here"],
-        ),
-        (redis("ttl: 0s"), vec!["`0s` does not fit here"]),
-        (redis("shards: 0"), vec!["`0` does not fit here"]),
-        (redis("copies: 1"), vec!["unknown key `copies`"]),
-        (
-            with(
-                "topics: [t, t]",
-                GOOD.split_once('\n').unwrap().1.split_once('\n').unwrap().1,
-            ),
-            vec!["`t` is given twice"],
-        ),
-        (
-            with("topics: [t, u]", document),
-            vec!["with `shards` above 1 a view reads one topic"],
-        ),
-        (
-            with("topics: [t], order: none", document),
-            vec!["`order: none` needs one shard"],
-        ),
-        (
-            with("topics: [t]", &format!("key: event.id\n{document}")),
-            vec!["with `shards` above 1 the key must be"],
-        ),
-        (
-            with(
-                "topics: [t], policy: compact",
-                &format!("key: event.id\n{}", document.replace(", shards: 2", "")),
-            ),
-            vec!["on a compacted topic the key must be"],
-        ),
-        (with("topics: []", document), vec!["no topic"]),
-        (
-            with("topics: ['a b']", document),
-            vec!["`a b` is no name for a topic"],
-        ),
-        (
-            with("topics: [t]", "to: {memory: {}}\n"),
-            vec!["`document` is missing"],
-        ),
-        (
-            with("topics: [t]", "document: {}\nto: {memory: {}}\n"),
-            vec!["no field"],
-        ),
-        (
-            with("topics: [t]", "document: {x: event.x}\nto: {}\n"),
-            vec!["no target"],
-        ),
-        (
-            with(
-                "topics: [t]",
-                "document: {x: event.x}\nto: {memory: {}, tantivy: {}}\n",
-            ),
-            vec!["a view has one target"],
-        ),
-        (
-            with(
-                "topics: [t]",
-                "document: {x: {value: event.x, type: text}}\nto: {memory: {}}\n",
-            ),
-            vec!["`type` has no meaning outside tantivy"],
-        ),
-        (
-            with(
-                "topics: [t]",
-                "format: raw\ndocument: {x: event.x}\nto: {memory: {}}\n",
-            ),
-            vec!["`event` has no meaning with `format: raw`"],
-        ),
-        (
-            with(
-                "topics: [t]",
-                "document: {_x: {value: event.x, type: text}}\nto: {tantivy: {}}\n",
-            ),
-            vec!["`_x`: names that begin with `_`"],
-        ),
-        (
-            with(
-                "topics: [t]",
-                "document: {a.b: {value: event.x, type: text}}\nto: {tantivy: {}}\n",
-            ),
-            vec!["`a.b` cannot be written in a query"],
-        ),
-        (index("event.x"), vec!["`x` has no `type`"]),
-        (index("{type: text}"), vec!["`document.value` is missing"]),
-        (
-            index("{value: event.x, type: txt}"),
-            vec!["unknown type `txt`"],
-        ),
-        (
-            index("{value: event.x, type: text, language: klingon}"),
-            vec!["unknown language `klingon`"],
-        ),
-        (
-            index("{value: event.x, type: text, language: english, tokenizer: raw}"),
-            vec!["a language brings its own tokenizer"],
-        ),
-        (
-            index("{value: event.x, type: i64, language: english}"),
-            vec!["`language` belongs to `type: text`"],
-        ),
-        (
-            index("{value: event.x, type: i64, missing: 1.5}"),
-            vec!["`1.5` does not fit here"],
-        ),
-        (
-            index("{value: event.x, type: bool, missing: 'true'}"),
-            vec!["the text `true` does not fit here"],
-        ),
-        (
-            index("{value: event.x, type: json, sort: true}"),
-            vec!["`sort` has no meaning for this type"],
-        ),
-        (
-            index("{value: event.x, type: bytes, facet: true}"),
-            vec!["`facet` has no meaning for this type"],
-        ),
-        (
-            index("{value: event.x, type: text, sort: yes}"),
-            vec!["`yes` does not fit here"],
-        ),
-        (
-            format!("{INDEX}gates: {{keys: [a]}}\n"),
-            vec!["`keys` are for Redis"],
-        ),
-        (
-            format!("{GOOD}---\n{GOOD}"),
-            vec!["a view named `v` stands above"],
-        ),
-        (String::new(), vec!["there is no view in this file"]),
-        ("- a\n".to_owned(), vec!["a list does not fit here"]),
+fn a_redis_target_must_fit_the_rest() {
+    for (options, expected) in [
+        ("key: 'a{id}'", "the text `a{id}` does not fit here"),
+        ("key: '{key}'", "the text `{key}` does not fit here"),
+        ("key: 'a{key}b'", "the text `a{key}b` does not fit here"),
+        ("ttl: 0s", "`0s` does not fit here"),
+        ("shards: 0", "`0` does not fit here"),
+        ("copies: 1", "it belongs into `to.tantivy`"),
+        ("as: byte", "did you mean `bytes`?"),
     ] {
-        let found = faults(&text);
-        let as_expected = found.len() == expected.len()
-            && expected
-                .iter()
-                .all(|part| found.iter().any(|fault| fault.contains(part)));
-        assert!(
-            as_expected,
-            "{text}\nexpected {expected:?}\nfound    {found:#?}"
+        let to = format!("to: {{redis: {{connection: c, {options}}}}}");
+        check_lines(&format!("document: {{x: event.x}}\n{to}"), expected);
+    }
+    let bytes = "to: {redis: {connection: c, as: bytes}}";
+    check_lines(bytes, "`as: bytes` stores the record's value as it is");
+    let documented = format!("format: raw\ndocument: {{x: record.key}}\n{bytes}");
+    check_lines(&documented, "`as: bytes` has no document");
+    let sharded = "document: {x: event.x}\nto: {redis: {connection: c, shards: 2}}";
+    let keyed = format!("key: event.id\n{sharded}");
+    check_lines(&keyed, "with `shards` above 1 the key must be `record.key`");
+}
+
+#[test]
+fn a_field_of_an_index_must_fit_its_type() {
+    for (field, expected) in [
+        ("x: event.x", "`x` has no `type`, which tantivy needs"),
+        ("x: {type: text}", "`document.value` is missing"),
+        ("x: {value: event.x, type: txt}", "did you mean `text`?"),
+        ("_x: {value: event.x, type: text}", "`_x`: names that begin"),
+        (
+            "a.b: {value: event.x, type: text}",
+            "`a.b` cannot be written",
+        ),
+        (
+            "x: {value: event.x, type: text, language: klingon}",
+            "unknown language",
+        ),
+        (
+            "x: {value: event.x, type: text, tokenizer: defualt}",
+            "did you mean `default`?",
+        ),
+        (
+            "x: {value: event.x, type: text, language: english, tokenizer: raw}",
+            "a language brings its own tokenizer",
+        ),
+        (
+            "x: {value: event.x, type: i64, language: english}",
+            "`language` belongs to `type: text`",
+        ),
+        (
+            "x: {value: event.x, type: i64, missing: 1.5}",
+            "a whole number",
+        ),
+        (
+            "x: {value: event.x, type: u64, missing: -1}",
+            "a whole number from 0",
+        ),
+        (
+            "x: {value: event.x, type: bool, missing: 'true'}",
+            "the text `true`",
+        ),
+        (
+            "x: {value: event.x, type: json, missing: a}",
+            "has no `missing`",
+        ),
+        (
+            "x: {value: event.x, type: json, sort: true}",
+            "`sort` has no meaning",
+        ),
+        (
+            "x: {value: event.x, type: bytes, facet: true}",
+            "`facet` has no meaning",
+        ),
+        (
+            "x: {value: event.x, type: text, sort: yes}",
+            "`yes` does not fit here",
+        ),
+    ] {
+        check_lines(
+            &format!("document: {{{field}}}\nto: {{tantivy: {{}}}}"),
+            expected,
         );
     }
+    let elsewhere = "document: {x: {value: event.x, type: text}}\nto: {memory: {}}";
+    check_lines(elsewhere, "`type` has no meaning outside tantivy");
+    let index = INDEX.split_once("]}\n").unwrap().1;
+    check_lines(
+        &format!("{index}gates: {{keys: [a]}}"),
+        "`keys` are for Redis",
+    );
+}
+
+#[test]
+fn a_definition_must_be_whole() {
+    for (lines, expected) in [
+        ("to: {memory: {}}", "`document` is missing"),
+        ("document: {x: event.x}", "`to` is missing"),
+        ("document: {}\nto: {memory: {}}", "no field"),
+        ("document: {x: event.x}\nto: {}", "no target"),
+        (
+            "document: {x: event.x}\nto: {memory: {}, tantivy: {}}",
+            "a view has one target",
+        ),
+        (
+            "format: raw\ndocument: {x: event.x}\nto: {memory: {}}",
+            "`event` has no meaning with `format: raw`",
+        ),
+    ] {
+        check_lines(lines, expected);
+    }
+    let sharded = "document: {x: event.x}\nto: {redis: {connection: c, shards: 2}}\n";
+    for (from, expected) in [
+        ("topics: [t, t]", "`t` is given twice"),
+        (
+            "topics: [t, u]",
+            "with `shards` above 1 a view reads one topic",
+        ),
+        ("topics: [t], order: none", "`order: none` needs one shard"),
+        ("topics: []", "no topic"),
+        ("topics: ['a b']", "`a b` is no name for a topic"),
+    ] {
+        let found = faults(&format!("view: v\nfrom: {{{from}}}\n{sharded}"));
+        assert!(
+            found.iter().any(|fault| fault.contains(expected)),
+            "{from}: {found:?}"
+        );
+    }
+    let compacted = "view: v\nfrom: {topics: [t], policy: compact}\nkey: event.id\ndocument: {x: event.x}\nto: {memory: {}}\n";
+    check(
+        compacted,
+        "3:6 on a compacted topic the key must be `record.key`",
+    );
+    check(
+        &format!("{GOOD}---\n{GOOD}"),
+        "6:1 a view named `v` stands above",
+    );
+    check("", "1:1 there is no view in this file");
+    check("- a\n", "1:1 a list does not fit here");
 }
 
 #[test]
