@@ -32,7 +32,8 @@ pub struct CompileError {
     pub fault: ExpressionFault,
 }
 
-/// A compiled view: the pure function from a record to mutations.
+/// A compiled view: the pure function from a record to mutations, at most one a record. For a record
+/// that `only` excludes it adds none.
 pub struct View {
     pub(crate) env: Arc<Env>,
     format: Format,

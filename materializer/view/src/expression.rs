@@ -24,6 +24,9 @@ const NESTING_MAX: usize = 24;
 /// Bytes that may be operators; chains of them recurse as well. 512 KiB overflow above 300.
 const OPERATORS_MAX: usize = 256;
 
+/// Macros within macros: each level multiplies what a record may cost.
+const MACROS_MAX: usize = 4;
+
 /// What paths begin with.
 const ROOTS: &[&str] = &["event", "record"];
 
@@ -105,6 +108,7 @@ pub(crate) fn compile(
         source: &source,
         inputs: Vec::new(),
         variables: Vec::new(),
+        macros: 0,
     };
     if let Some(path) = path_of(&root) {
         return Ok(Expression::Path(compiler.input(&path, root.id)?));
@@ -227,6 +231,8 @@ struct Compiler<'s> {
     inputs: Vec<Input>,
     /// The variables of the macros around.
     variables: Vec<String>,
+    /// How many macros are around.
+    macros: usize,
 }
 
 impl Compiler<'_> {
@@ -342,6 +348,11 @@ impl Compiler<'_> {
         if let Some(name) = inner.iter().find(|name| ROOTS.contains(&name.as_str())) {
             return Err(self.fault(id, format!("`{name}` is taken: use another name")));
         }
+        self.macros += 1;
+        if self.macros > MACROS_MAX {
+            let message = format!("more than {MACROS_MAX} macros within macros");
+            return Err(self.fault(id, message));
+        }
         self.rewrite(&mut each.iter_range)?;
         let range = std::mem::take(&mut each.iter_range);
         each.iter_range = call(functions::ITEMS, vec![range]);
@@ -352,6 +363,7 @@ impl Compiler<'_> {
         self.rewrite(&mut each.loop_step)?;
         self.rewrite(&mut each.result)?;
         self.variables.truncate(outer);
+        self.macros -= 1;
         Ok(())
     }
 
