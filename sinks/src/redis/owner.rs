@@ -3,8 +3,8 @@
 //! 1. Under `WATCH` of mark, token and checkpoint the three are read and judged.
 //! 2. The token is written by compare-and-set, also where it is ours already: that voids whatever an
 //!    older connection, of ours or of another owner, still has in a socket's buffer.
-//! 3. In the same round trip the next `WATCH` is set and token and checkpoint are read again: that
-//!    is the checkpoint that counts, and what the first commit is compared with.
+//! 3. In the same round trip the next `WATCH` is set and token and checkpoint are read again: they
+//!    must be what was judged, and are what the first commit is compared with.
 
 use ::redis::Value;
 use materializer_model::definition::RedisTarget;
@@ -58,6 +58,13 @@ pub(super) struct Session {
     pub(super) pack: Pack,
 }
 
+/// What a takeover found.
+struct Taken {
+    mark: Mark,
+    held: Held,
+    checkpoint: Option<Checkpoint>,
+}
+
 /// What takes a unit, and remembers which server it was found on.
 pub(super) struct Owner {
     pub(super) place: RedisPlace,
@@ -79,21 +86,20 @@ impl Owner {
         let facts = ServerFacts::ask(&mut connection)?;
         facts.check(&self.target, &self.place.server.address())?;
         for _ in 0..ATTEMPTS {
-            let Some((mark, held)) = self.take(&mut connection, me, expect)? else {
+            let Some(taken) = self.take(&mut connection, me, expect)? else {
                 continue;
             };
-            let checkpoint = decode(&self.unit, held.checkpoint.as_deref())?;
-            self.place.sink = Some(mark.sink);
+            self.place.sink = Some(taken.mark.sink);
             let session = Session {
                 connection,
                 keys: self.keys.clone(),
                 me: me.clone(),
-                held,
+                held: taken.held,
                 usage: facts.usage(),
                 parts_written: 0,
                 pack: Pack::default(),
             };
-            return Ok((session, checkpoint));
+            return Ok((session, taken.checkpoint));
         }
         Err(SinkError::Unavailable(format!(
             "the token of `{}` changed {ATTEMPTS} times while it was taken",
@@ -107,7 +113,7 @@ impl Owner {
         connection: &mut Connection,
         me: &Token,
         expect: Expect,
-    ) -> Result<Option<(Mark, Held)>, SinkError> {
+    ) -> Result<Option<Taken>, SinkError> {
         let UnitKeys {
             mark: mark_key,
             token: token_key,
@@ -128,15 +134,23 @@ impl Owner {
             checkpoint: next()?,
         };
         judge(&self.unit, &found, mark.is_some(), me, expect)?;
-        decode(&self.unit, found.checkpoint.as_deref())?;
+        let checkpoint = found
+            .checkpoint
+            .as_deref()
+            .map(Checkpoint::decode)
+            .transpose()
+            .map_err(|fault| {
+                SinkError::Damaged(format!("checkpoint of `{}`: {fault}", self.unit))
+            })?;
 
-        let new_mark = mark.is_none().then(|| Mark {
+        let is_marked = mark.is_some();
+        let mark = mark.unwrap_or_else(|| Mark {
             catalog: self.place.catalog.clone(),
             sink: self.place.sink.clone().unwrap_or_else(|| self.sink.clone()),
         });
         let mut raise = Pack::default();
         raise.command(&["MULTI"]);
-        if let Some(mark) = &new_mark {
+        if !is_marked {
             raise.command(&["SET", mark_key, &mark.encode()]);
         }
         raise.command(&["SET", token_key, &me.to_string()]);
@@ -145,21 +159,15 @@ impl Owner {
         let mut replies = connection.ask(&raise)?;
         let held = Held::take(connection, replies.pop().unwrap_or_default())?;
         let executed = replies.get(replies.len().saturating_sub(2));
-        let is_ours = held.token.as_deref() == Some(me.to_string().as_bytes());
-        if executed == Some(&Value::Nil) || !is_ours {
-            return Ok(None);
-        }
-        Ok(mark.or(new_mark).map(|mark| (mark, held)))
+        let is_taken = executed != Some(&Value::Nil)
+            && held.token.as_deref() == Some(me.to_string().as_bytes())
+            && held.checkpoint == found.checkpoint;
+        Ok(is_taken.then_some(Taken {
+            mark,
+            held,
+            checkpoint,
+        }))
     }
-}
-
-fn decode(unit: &Unit, stored: Option<&[u8]>) -> Result<Option<Checkpoint>, SinkError> {
-    stored
-        .map(|bytes| {
-            Checkpoint::decode(bytes)
-                .map_err(|fault| SinkError::Damaged(format!("checkpoint of `{unit}`: {fault}")))
-        })
-        .transpose()
 }
 
 /// Says whether `me` may take a unit of which this was found.
