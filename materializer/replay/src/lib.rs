@@ -1,1 +1,19 @@
-//! .
+//! The loop of one unit: reads the log in order, folds it, commits batch and checkpoint together,
+//! and says at every moment how it is.
+//!
+//! Over the ports of `model` alone: it never asks the machine for the time, starts no thread and
+//! knows neither Kafka nor a sink. Whoever drives a [`Worker`] calls [`Worker::step`] again and again.
+
+mod defect;
+mod gates;
+mod halt;
+mod lag;
+mod lanes;
+mod pacing;
+mod partitioner;
+mod worker;
+
+#[cfg(feature = "mutations")]
+pub use defect::{Defect, plant};
+pub use pacing::Pacing;
+pub use worker::{Ports, Settings, Step, Worker};

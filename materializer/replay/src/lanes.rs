@@ -1,0 +1,199 @@
+//! What a unit reads: its topics, and where it stands in each of their partitions.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use materializer_model::ports::Assignment;
+use materializer_model::{
+    Bar, Checkpoint, Counts, LeaderEpoch, Monotonic, Offset, Partition, Position, Timestamp, Topic,
+    TopicCheckpoint, TopicId,
+};
+
+use crate::lag::EndTrack;
+use crate::partitioner::Fitting;
+
+/// One topic that is read.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    pub(crate) topic: Topic,
+    pub(crate) id: TopicId,
+    /// How many partitions it has, those of other shards included.
+    pub(crate) partitions: i32,
+    pub(crate) compacts: bool,
+    /// How long after its cleaning a tombstone may be gone.
+    pub(crate) tombstones: Option<Duration>,
+    /// `None` where the order is not promised.
+    pub(crate) fitting: Option<Fitting>,
+}
+
+/// One partition that is read.
+#[derive(Clone, Debug)]
+pub(crate) struct Lane {
+    /// Which source it belongs to.
+    pub(crate) source: usize,
+    pub(crate) partition: Partition,
+    /// The next offset to be taken in.
+    pub(crate) next: Offset,
+    pub(crate) epoch: Option<LeaderEpoch>,
+    /// The next offset as the sink's checkpoint has it.
+    pub(crate) committed: Offset,
+    /// Broker time of the newest sampled end that the committed position has reached.
+    pub(crate) anchor: Timestamp,
+    /// The anchor as the sink's checkpoint has it.
+    pub(crate) anchor_stored: Timestamp,
+    pub(crate) ends: EndTrack,
+    /// The time of the oldest record that is in the fold.
+    pub(crate) oldest_folded: Option<Timestamp>,
+    /// The time of the oldest record that is on its way to the sink.
+    pub(crate) oldest_sent: Option<Timestamp>,
+    /// The time of the last record that was read.
+    pub(crate) newest: Option<Timestamp>,
+}
+
+impl Lane {
+    /// Begins to read a partition at a position.
+    pub(crate) fn new(source: usize, partition: Partition, at: Position) -> Self {
+        Self {
+            source,
+            partition,
+            next: at.next,
+            epoch: at.epoch,
+            committed: at.next,
+            anchor: at.anchor,
+            anchor_stored: at.anchor,
+            ends: EndTrack::default(),
+            oldest_folded: None,
+            oldest_sent: None,
+            newest: None,
+        }
+    }
+
+    /// Moves past a record.
+    pub(crate) fn take(&mut self, at: Offset, epoch: Option<LeaderEpoch>, time: Option<Timestamp>) {
+        self.next = at.next();
+        self.epoch = epoch.or(self.epoch);
+        self.oldest_folded = self.oldest_folded.or(time);
+        self.newest = time.or(self.newest);
+    }
+
+    /// Brings the anchor up to the newest end that the committed position has reached.
+    pub(crate) fn settle(&mut self, now: Monotonic, broker: Option<Timestamp>) {
+        self.ends.pass(self.committed);
+        self.anchor = self.anchor_at(self.committed, now, broker);
+    }
+
+    fn anchor_at(&self, next: Offset, now: Monotonic, broker: Option<Timestamp>) -> Timestamp {
+        let reached = self.ends.reached(next).zip(broker);
+        let seen = reached.map(|(at, broker)| broker.minus(now.since(at)));
+        seen.map_or(self.anchor, |seen| seen.max(self.anchor))
+    }
+
+    /// Returns the time from which the lag of what is read and not committed is estimated.
+    pub(crate) fn oldest(&self) -> Option<Timestamp> {
+        self.oldest_sent.or(self.oldest_folded).or(self.newest)
+    }
+}
+
+/// All that a unit reads.
+#[derive(Clone, Debug)]
+pub(crate) struct Lanes {
+    pub(crate) sources: Vec<Source>,
+    /// In order of topic and partition.
+    pub(crate) lanes: Vec<Lane>,
+    pub(crate) bar: Bar,
+    /// The lane of the last row: the next one is most often of the same.
+    last: usize,
+}
+
+impl Lanes {
+    pub(crate) fn new(sources: Vec<Source>, lanes: Vec<Lane>, bar: Bar) -> Self {
+        Self {
+            sources,
+            lanes,
+            bar,
+            last: 0,
+        }
+    }
+
+    /// Returns the lane of a partition, if it is read.
+    pub(crate) fn find(&mut self, topic: &Topic, partition: Partition) -> Option<usize> {
+        let is =
+            |lane: &Lane| lane.partition == partition && self.sources[lane.source].topic == *topic;
+        if !self.lanes.get(self.last).is_some_and(is) {
+            self.last = self.lanes.iter().position(is)?;
+        }
+        Some(self.last)
+    }
+
+    /// Returns where a reader goes on.
+    pub(crate) fn assignments(&self) -> Vec<Assignment> {
+        self.lanes
+            .iter()
+            .map(|lane| Assignment {
+                topic: self.sources[lane.source].topic.clone(),
+                partition: lane.partition,
+                next: lane.next,
+                epoch: lane.epoch,
+            })
+            .collect()
+    }
+
+    /// Says whether more was taken in than is committed.
+    pub(crate) fn moved(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.next != lane.committed)
+    }
+
+    /// Says whether everything up to a checkpoint was taken in.
+    pub(crate) fn covers(&self, checkpoint: &Checkpoint) -> bool {
+        self.lanes.iter().all(|lane| {
+            let topic = &self.sources[lane.source].topic;
+            checkpoint
+                .position(topic, lane.partition)
+                .is_none_or(|at| lane.next >= at.next)
+        })
+    }
+
+    /// Says whether an idle unit's stored anchor has aged so far that it must be stored anew, long
+    /// before the horizon: a resume judges by the stored one.
+    pub(crate) fn anchor_is_stale(&self) -> bool {
+        self.lanes.iter().any(|lane| {
+            let source = &self.sources[lane.source];
+            let age = lane.anchor.since(lane.anchor_stored);
+            source.compacts && source.tombstones.is_some_and(|span| age > span / 8)
+        })
+    }
+
+    /// Returns the checkpoint of all that was taken in.
+    pub(crate) fn checkpoint(
+        &self,
+        seq: u64,
+        counts: Counts,
+        now: Monotonic,
+        broker: Option<Timestamp>,
+    ) -> Checkpoint {
+        let mut topics: BTreeMap<Topic, TopicCheckpoint> = BTreeMap::new();
+        for lane in &self.lanes {
+            let source = &self.sources[lane.source];
+            let at = Position {
+                next: lane.next,
+                epoch: lane.epoch,
+                anchor: lane.anchor_at(lane.next, now, broker),
+            };
+            topics
+                .entry(source.topic.clone())
+                .or_insert_with(|| TopicCheckpoint {
+                    id: source.id.clone(),
+                    partitioner: source.fitting.as_ref().and_then(Fitting::only),
+                    partitions: BTreeMap::new(),
+                })
+                .partitions
+                .insert(lane.partition, at);
+        }
+        Checkpoint {
+            seq,
+            topics,
+            bar: self.bar.clone(),
+            counts,
+        }
+    }
+}

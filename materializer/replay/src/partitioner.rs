@@ -1,0 +1,162 @@
+//! The order of a key's records, proved: each record stands in the partition that a known
+//! partitioner gives its key, so all records of one key stand in one partition.
+
+use materializer_model::Partition;
+use materializer_model::definition::Partitioner;
+
+/// Every known partitioner.
+const ALL: [Partitioner; 3] = [Partitioner::Murmur2, Partitioner::Crc32, Partitioner::Fnv1a];
+
+/// The partitioners that fit every record so far. Two that fit all of them agree on every key that
+/// was seen, so no key of these can have moved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Fitting(Vec<Partitioner>);
+
+impl Fitting {
+    /// Begins with the declared or already proved one, or with all.
+    pub(crate) fn new(known: Option<Partitioner>) -> Self {
+        Self(known.map_or_else(|| ALL.to_vec(), |one| vec![one]))
+    }
+
+    /// Takes a record in; says whether any partitioner is left that fits.
+    pub(crate) fn fits(&mut self, key: &[u8], partition: Partition, partitions: i32) -> bool {
+        if partitions > 1 {
+            self.0.retain(|one| one.place(key, partitions) == partition);
+        }
+        !self.0.is_empty()
+    }
+
+    /// Returns the partitioner, once only one is left.
+    pub(crate) fn only(&self) -> Option<Partitioner> {
+        match self.0.as_slice() {
+            [one] => Some(*one),
+            _ => None,
+        }
+    }
+}
+
+trait Place {
+    /// Returns the partition of a key.
+    fn place(self, key: &[u8], partitions: i32) -> Partition;
+}
+
+impl Place for Partitioner {
+    fn place(self, key: &[u8], partitions: i32) -> Partition {
+        let at = match self {
+            // Java masks the sign away.
+            Self::Murmur2 => i64::from(murmur2(key) & 0x7fff_ffff) % i64::from(partitions),
+            Self::Crc32 => i64::from(crc32(key)) % i64::from(partitions),
+            // sarama takes the hash as an `int32` and the remainder's absolute value.
+            Self::Fnv1a => (i64::from(fnv1a(key).cast_signed()) % i64::from(partitions)).abs(),
+        };
+        Partition(i32::try_from(at).expect("a remainder of an i32"))
+    }
+}
+
+/// Kafka's murmur2 (`org.apache.kafka.common.utils.Utils.murmur2`).
+fn murmur2(key: &[u8]) -> u32 {
+    const M: u32 = 0x5bd1_e995;
+    let length = u32::try_from(key.len()).expect("Kafka's keys are below 2 GiB");
+    let mut hash = 0x9747_b28c ^ length;
+    let (words, tail) = key.as_chunks::<4>();
+    for word in words {
+        let mut k = u32::from_le_bytes(*word).wrapping_mul(M);
+        k ^= k >> 24;
+        hash = hash.wrapping_mul(M) ^ k.wrapping_mul(M);
+    }
+    if !tail.is_empty() {
+        for (at, byte) in tail.iter().enumerate() {
+            hash ^= u32::from(*byte) << (8 * at);
+        }
+        hash = hash.wrapping_mul(M);
+    }
+    hash ^= hash >> 13;
+    hash = hash.wrapping_mul(M);
+    hash ^ (hash >> 15)
+}
+
+/// The CRC-32 of zlib, as librdkafka's `consistent` partitioners use it.
+fn crc32(key: &[u8]) -> u32 {
+    const TABLE: [u32; 256] = crc32_table();
+    !key.iter().fold(u32::MAX, |crc, byte| {
+        let [low, ..] = crc.to_le_bytes();
+        (crc >> 8) ^ TABLE[usize::from(low ^ byte)]
+    })
+}
+
+const fn crc32_table() -> [u32; 256] {
+    let mut table = [0; 256];
+    let mut value: u32 = 0;
+    let mut at = 0;
+    while at < 256 {
+        let mut crc = value;
+        let mut bit = 0;
+        while bit < 8 {
+            crc = if crc & 1 == 1 {
+                (crc >> 1) ^ 0xedb8_8320
+            } else {
+                crc >> 1
+            };
+            bit += 1;
+        }
+        table[at] = crc;
+        at += 1;
+        value += 1;
+    }
+    table
+}
+
+/// FNV-1a of 32 bits.
+fn fnv1a(key: &[u8]) -> u32 {
+    key.iter().fold(0x811c_9dc5, |hash, byte| {
+        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hashes_are_those_of_the_clients() {
+        // From Kafka's UtilsTest, zlib's and FNV's published vectors.
+        for (key, expected) in [
+            ("21", -973_932_308),
+            ("foobar", -790_332_482),
+            ("a-little-bit-long-string", -985_981_536),
+            ("a-little-bit-longer-string", -1_486_304_829),
+            (
+                "lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8",
+                -58_897_971,
+            ),
+        ] {
+            assert_eq!(murmur2(key.as_bytes()).cast_signed(), expected, "{key}");
+        }
+        assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
+        assert_eq!(fnv1a(b"foobar"), 0xbf9c_f968);
+    }
+
+    #[test]
+    fn only_the_partitioner_of_all_records_is_left() {
+        let mut fitting = Fitting::new(None);
+        for n in 0..1_000 {
+            let key = format!("key-{n}");
+            let at = Partitioner::Crc32.place(key.as_bytes(), 12);
+            assert!(fitting.fits(key.as_bytes(), at, 12), "{key}");
+        }
+        assert_eq!(fitting.only(), Some(Partitioner::Crc32));
+        let moved = (0..1_000).any(|n| {
+            let key = format!("key-{n}");
+            let at = Partitioner::Murmur2.place(key.as_bytes(), 12);
+            !fitting.fits(key.as_bytes(), at, 12)
+        });
+        assert!(moved, "another producer's records do not fit");
+    }
+
+    #[test]
+    fn one_partition_is_always_in_order() {
+        let mut fitting = Fitting::new(None);
+        assert!(fitting.fits(b"any", Partition(0), 1));
+        assert_eq!(fitting.only(), None);
+    }
+}

@@ -1,0 +1,387 @@
+//! Opening a unit: the claims first, then the sink under our token, then its checkpoint, and only then
+//! the log, whose genesis, identity and order are proved against that checkpoint.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use materializer_model::definition::{Order, ViewDefinition};
+use materializer_model::ports::{Expect, TopicFacts};
+use materializer_model::progress::Directive;
+use materializer_model::{
+    Bar, Checkpoint, Commit, Counts, Ends, Offset, Partition, Position, Timestamp, Topic,
+};
+use tracing::{info, warn};
+
+use super::{Rewind, State, Worker, is_behind};
+use crate::defect::{Defect, is_planted};
+use crate::halt::{Failure, Halt};
+use crate::lanes::{Lane, Lanes, Source};
+use crate::partitioner::Fitting;
+
+/// The expression of a view whose rows are keyed as its records are.
+const RECORD_KEY: &str = "record.key";
+
+/// What a sink's checkpoint is to a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    /// What it knew.
+    Known,
+    /// That of the commit whose outcome was not known: it was applied.
+    Landed,
+    /// That before it: it was not applied, and is sent again.
+    Unapplied,
+    /// Another: whatever was folded does not follow it.
+    Other,
+}
+
+fn compare(
+    found: Option<&Checkpoint>,
+    known: Option<&Checkpoint>,
+    outstanding: Option<&Commit>,
+) -> Found {
+    match outstanding {
+        Some(commit) if found == Some(&commit.checkpoint) => Found::Landed,
+        Some(commit) if found == commit.previous.as_ref() => Found::Unapplied,
+        None if found == known => Found::Known,
+        Some(_) | None => Found::Other,
+    }
+}
+
+impl Worker {
+    /// Takes the sink and begins, or goes on, to read.
+    pub(super) fn open(&mut self, directive: &Directive) -> Result<(), Halt> {
+        self.confirm_claim()?;
+        let reported = directive.last_reported.as_ref().map(|stored| &stored.0);
+        let expect = if reported.is_some() || self.committed.is_some() {
+            Expect::Data
+        } else {
+            Expect::Maybe
+        };
+        let found = self.ports.sink.open(&self.settings.token, expect)?;
+        let found = match found {
+            Some(_) if is_planted(Defect::ResumedFromReport) && self.committed.is_none() => {
+                reported.cloned().or(found)
+            }
+            found => found,
+        };
+        match compare(
+            found.as_ref(),
+            self.committed.as_ref(),
+            self.outstanding.as_deref(),
+        ) {
+            Found::Unapplied if is_planted(Defect::UnknownTakenForApplied) => {
+                self.outstanding = None
+            }
+            Found::Landed => self.landed(),
+            Found::Known | Found::Unapplied if self.lanes.is_some() => {}
+            Found::Known | Found::Unapplied | Found::Other => self.restart(found, reported),
+        }
+        self.prove()?;
+        let lanes = self.lanes.as_ref().expect("proved above");
+        self.ports.reader.assign(&lanes.assignments())?;
+        self.rows.clear();
+        self.rows_taken = 0;
+        self.log_wait = None;
+        if let Some(commit) = self.outstanding.clone() {
+            self.ports.sink.submit(commit)?;
+        }
+        self.backoff.reset();
+        self.state = State::Open;
+        Ok(())
+    }
+
+    /// Reads the claims to their end: only the newest may touch the sink.
+    fn confirm_claim(&mut self) -> Result<(), Halt> {
+        let ours = &self.settings.token;
+        match self.ports.claims.newest(&self.settings.unit)? {
+            Some((newest, _)) if newest == *ours => Ok(()),
+            Some((newest, _)) if newest.outranks(ours) => Err(Halt::Fenced(newest)),
+            Some(_) | None => Err(Halt::Retry("our claim is not in the claims topic".into())),
+        }
+    }
+
+    /// Begins anew from what the sink holds.
+    fn restart(&mut self, found: Option<Checkpoint>, reported: Option<&Checkpoint>) {
+        let mut rewind = self.rewind.take();
+        for had in reported.into_iter().chain(self.committed.as_ref()) {
+            if let Some(has) = &found
+                && is_behind(has, had)
+                && rewind
+                    .as_ref()
+                    .is_none_or(|known| is_behind(&known.until, had))
+            {
+                warn!(unit = %self.settings.unit, from = had.seq, to = has.seq, "the sink's checkpoint went back");
+                rewind = Some(Rewind {
+                    until: had.clone(),
+                    to: has.seq,
+                });
+            }
+        }
+        self.rewind = rewind.filter(|known| {
+            found
+                .as_ref()
+                .is_none_or(|has| is_behind(has, &known.until))
+        });
+        self.forget();
+        self.counts = found
+            .as_ref()
+            .map_or_else(Counts::default, |held| held.counts);
+        self.committed = found;
+        let now = self.now();
+        self.committed_at = now;
+        self.moved_at = now;
+    }
+
+    /// Proves that the log is the one that the checkpoint is of, and complete for it.
+    fn prove(&mut self) -> Result<(), Halt> {
+        let topics = &self.settings.definition.from.topics;
+        let facts = self.ports.observer.facts(topics)?;
+        let ends = self.ports.observer.fresh_ends(topics)?;
+        self.topics_checked = self.now();
+        let Some(broker) = self.broker() else {
+            return Err(Halt::Retry("the broker's time is not known yet".into()));
+        };
+        if self.lanes.is_none() {
+            let lanes = match &self.committed {
+                Some(held) => self.resumed(held, &facts)?,
+                None => self.begun(&facts, &ends, broker)?,
+            };
+            info!(unit = %self.settings.unit, partitions = lanes.lanes.len(), resumed = self.committed.is_some(), "reading");
+            self.lanes = Some(lanes);
+        } else {
+            self.prove_topics(&facts)?;
+        }
+        let now = self.now();
+        let lanes = self.lanes.as_mut().expect("made above");
+        for lane in &mut lanes.lanes {
+            if let Some(end) = ends.get(&lanes.sources[lane.source].topic, lane.partition) {
+                lane.ends.observe(end);
+            }
+            lane.settle(now, Some(broker));
+        }
+        self.prove_reach(Some(broker))
+    }
+
+    /// Makes the lanes of a version that has no checkpoint: every partition from 0, which is proved.
+    fn begun(&self, facts: &[TopicFacts], ends: &Ends, broker: Timestamp) -> Result<Lanes, Halt> {
+        let sources = self.sources(facts, None)?;
+        let mut lanes = Vec::new();
+        let mut bar = Bar::default();
+        for (at, source) in sources.iter().enumerate() {
+            let of_topic = bar.0.entry(source.topic.clone()).or_default();
+            for partition in (0..source.partitions).map(Partition) {
+                let Some(end) = ends.get(&source.topic, partition) else {
+                    let name = format!("{}/{partition}", source.topic);
+                    return Err(Halt::Retry(format!("the end of `{name}` is not known yet")));
+                };
+                if end.start > Offset(0) && !is_planted(Defect::GenesisAssumed) {
+                    return Err(no_genesis(&source.topic, partition, end.start));
+                }
+                let stable = if is_planted(Defect::BarZero) {
+                    Offset(0)
+                } else {
+                    end.stable
+                };
+                of_topic.insert(partition, stable);
+                if self.is_ours(partition) {
+                    let position = Position {
+                        next: Offset(0),
+                        epoch: None,
+                        anchor: broker,
+                    };
+                    lanes.push(Lane::new(at, partition, position));
+                }
+            }
+        }
+        Ok(Lanes::new(sources, lanes, bar))
+    }
+
+    /// Makes the lanes of a checkpoint.
+    fn resumed(&self, held: &Checkpoint, facts: &[TopicFacts]) -> Result<Lanes, Halt> {
+        let sources = self.sources(facts, Some(held))?;
+        let mut lanes = Vec::new();
+        for (at, source) in sources.iter().enumerate() {
+            for partition in (0..source.partitions).map(Partition) {
+                if !self.is_ours(partition) {
+                    continue;
+                }
+                let Some(position) = held.position(&source.topic, partition) else {
+                    return Err(Halt::Damaged(format!(
+                        "the checkpoint has no position of `{}/{partition}`",
+                        source.topic
+                    )));
+                };
+                lanes.push(Lane::new(at, partition, *position));
+            }
+        }
+        Ok(Lanes::new(sources, lanes, held.bar.clone()))
+    }
+
+    fn is_ours(&self, partition: Partition) -> bool {
+        let shards = i32::from(self.settings.definition.to.shards());
+        partition.0 % shards == i32::from(self.settings.unit.shard)
+    }
+
+    /// Compares the topics with the definition and, on a resume, with the checkpoint.
+    fn sources(
+        &self,
+        facts: &[TopicFacts],
+        held: Option<&Checkpoint>,
+    ) -> Result<Vec<Source>, Halt> {
+        let definition = &self.settings.definition;
+        let mut sources = Vec::new();
+        for fact in facts {
+            let compacts = compacts(definition, fact)?;
+            prove_order_is_provable(definition, fact)?;
+            let then = held.map(|held| held.topics.get(&fact.topic));
+            if let Some(then) = then {
+                let id = then.map(|then| &then.id);
+                if id != Some(&fact.id) && !is_planted(Defect::TopicIdIgnored) {
+                    return Err(made_anew(&fact.topic));
+                }
+            }
+            if let Some(bars) = held.and_then(|held| held.bar.0.get(&fact.topic)) {
+                prove_growth(&fact.topic, bars, fact.partitions)?;
+            }
+            let proved = then.flatten().and_then(|then| then.partitioner);
+            let known = definition.from.partitioner.or(proved);
+            let ordered =
+                definition.from.order == Order::Partition && definition.key.0 == RECORD_KEY;
+            sources.push(Source {
+                topic: fact.topic.clone(),
+                id: fact.id.clone(),
+                partitions: fact.partitions,
+                compacts,
+                tombstones: fact.tombstone_retention,
+                fitting: ordered.then(|| Fitting::new(known)),
+            });
+        }
+        Ok(sources)
+    }
+
+    /// Proves that the topics still are the ones that are read.
+    pub(super) fn prove_topics(&self, facts: &[TopicFacts]) -> Result<(), Halt> {
+        let Some(lanes) = &self.lanes else {
+            return Ok(());
+        };
+        for source in &lanes.sources {
+            let Some(fact) = facts.iter().find(|fact| fact.topic == source.topic) else {
+                continue;
+            };
+            if fact.id != source.id && !is_planted(Defect::TopicIdIgnored) {
+                return Err(made_anew(&source.topic));
+            }
+            if let Some(bars) = lanes.bar.0.get(&source.topic) {
+                prove_growth(&source.topic, bars, fact.partitions)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Proves that no record, and no tombstone, can have gone before it was read.
+    pub(super) fn prove_reach(&self, broker: Option<Timestamp>) -> Result<(), Halt> {
+        let Some(lanes) = &self.lanes else {
+            return Ok(());
+        };
+        for lane in &lanes.lanes {
+            let source = &lanes.sources[lane.source];
+            if let Some(start) = lane.ends.start()
+                && start > lane.next
+                && !is_planted(Defect::GenesisAssumed)
+            {
+                return Err(no_genesis(&source.topic, lane.partition, start));
+            }
+            let left = broker.zip(tombstones_end(source, lane));
+            if let Some((now, end)) = left
+                && now > end
+            {
+                return Err(Halt::Failed(Failure::new(
+                    format!(
+                        "tombstones may be gone: `{}/{}` was last read to its end longer ago than \
+                         `delete.retention.ms`",
+                        source.topic, lane.partition
+                    ),
+                    "build a new version, or raise `delete.retention.ms` before the next one",
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Returns until when every tombstone that a lane has not read is still in the log.
+pub(super) fn tombstones_end(source: &Source, lane: &Lane) -> Option<Timestamp> {
+    let span = source.tombstones.filter(|_| source.compacts)?;
+    let margin = (span / 20).max(Duration::from_secs(10 * 60));
+    Some(lane.anchor.plus(span.saturating_sub(margin)))
+}
+
+fn no_genesis(topic: &Topic, partition: Partition, start: Offset) -> Halt {
+    Halt::Failed(Failure::new(
+        format!("`{topic}/{partition}` begins at {start}: records that were not read are gone"),
+        "a view needs a topic that is complete from 0: raise its retention, or compact it",
+    ))
+}
+
+fn made_anew(topic: &Topic) -> Halt {
+    Halt::Damaged(format!(
+        "`{topic}` was made anew under the same name: rows of both may be stored"
+    ))
+}
+
+fn prove_growth(
+    topic: &Topic,
+    bars: &BTreeMap<Partition, Offset>,
+    partitions: i32,
+) -> Result<(), Halt> {
+    if usize::try_from(partitions) == Ok(bars.len()) {
+        return Ok(());
+    }
+    Err(Halt::Failed(Failure::new(
+        format!(
+            "`{topic}` has {partitions} partitions and had {}: keys may have moved between them",
+            bars.len()
+        ),
+        "move the records to a topic of that many partitions, in order, and build a new version from it",
+    )))
+}
+
+fn compacts(definition: &ViewDefinition, fact: &TopicFacts) -> Result<bool, Halt> {
+    let topic = &fact.topic;
+    let policy = match (fact.policy, definition.from.policy) {
+        (Some(is), Some(said)) if is != said => {
+            return Err(Halt::Failed(Failure::new(
+                format!("`from.policy` is not the `cleanup.policy` of `{topic}`"),
+                "leave `from.policy` out, or correct it",
+            )));
+        }
+        (Some(policy), _) | (None, Some(policy)) => policy,
+        (None, None) => {
+            return Err(Halt::Failed(Failure::new(
+                format!("the broker does not tell the `cleanup.policy` of `{topic}`"),
+                "state it as `from.policy`",
+            )));
+        }
+    };
+    if policy.compacts() && definition.key.0 != RECORD_KEY {
+        return Err(Halt::Failed(Failure::new(
+            format!("`{topic}` is compacted and `key` is not `record.key`"),
+            "write `key: record.key`: compaction keeps the last record of each record key",
+        )));
+    }
+    Ok(policy.compacts())
+}
+
+/// Refuses a view whose order cannot be proved and is not given up either.
+fn prove_order_is_provable(definition: &ViewDefinition, fact: &TopicFacts) -> Result<(), Halt> {
+    let one_place = definition.from.topics.len() == 1
+        && (fact.partitions == 1 || definition.key.0 == RECORD_KEY);
+    match definition.from.order {
+        Order::None => Ok(()),
+        Order::Partition if one_place => Ok(()),
+        Order::Partition => Err(Halt::Failed(Failure::new(
+            "records of one key may stand in several partitions or topics, in no order",
+            "write `key: record.key` and one topic, or give the order up by `from: {order: none}`",
+        ))),
+    }
+}
