@@ -40,6 +40,9 @@ pub(crate) fn follow_up(
             Ok(()) => actions.extend(soak(catalog, seen, view, alias, live)),
             Err(action) => actions.extend(action),
         }
+    } else if let (Some(_), Some(newest)) = (view.retired, view.versions.values().next_back()) {
+        // A coordinator that woke late may have set the alias of a retired view again.
+        actions.extend(alias_at(seen, view, newest).err().flatten());
     }
     for version in view.versions.values() {
         match version.role {

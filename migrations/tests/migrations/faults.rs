@@ -17,7 +17,6 @@ use materializer_model::ports::{
 
 use crate::coordinator::{soak, two_versions};
 use crate::sample::{apply, definition, promote, rollback};
-use crate::world::World;
 
 /// What happens to one append.
 #[derive(Clone, Copy, Debug)]

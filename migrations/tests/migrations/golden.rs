@@ -16,7 +16,7 @@ use materializer_model::{
 
 use crate::sample::{apply, definition, fingerprint, tantivy, version, view};
 
-fn topics() -> ControlIdentity {
+pub(crate) fn topics() -> ControlIdentity {
     let id = |name: &str| TopicId(format!("{name}-id"));
     ControlIdentity {
         cluster: "cluster".into(),

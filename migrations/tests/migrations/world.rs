@@ -72,7 +72,7 @@ impl ViewSinks for Sinks {
         }
     }
 
-    fn hits(&mut self, _: &VersionId, query: &QueryGate, _: &[String]) -> Result<u64, SinkError> {
+    fn hits(&mut self, query: &QueryGate, _: &[(Unit, String)]) -> Result<u64, SinkError> {
         let hits = query.q.strip_prefix("hits:").map(str::parse);
         hits.and_then(Result::ok)
             .ok_or_else(|| SinkError::Refused("no such query".into()))
@@ -301,6 +301,33 @@ impl World {
         log.append(ControlTopic::Progress, Some("gateway/g1"), Some(&value))
             .expect("appended");
     }
+}
+
+/// Claims every unit of a version and reports once of each.
+pub(crate) fn report(log: &mut dyn ControlLog, id: &VersionId, said: &Said) {
+    let unit = Unit {
+        version: id.clone(),
+        copy: 0,
+        shard: 0,
+    };
+    let key = unit.to_string();
+    let claim = Claim {
+        claim: ClaimId::new("claim"),
+        worker: WorkerId::new("worker"),
+        address: None,
+    };
+    let value = serde_json::to_vec(&claim).expect("serialises");
+    let at = log
+        .append(ControlTopic::Claims, Some(&key), Some(&value))
+        .expect("appended");
+    let token = Token {
+        catalog: materializer_model::CatalogId::new("catalog"),
+        claim_offset: at.0,
+        claim: claim.claim,
+    };
+    let value = serde_json::to_vec(&progress(unit, token, 1, said)).expect("serialises");
+    log.append(ControlTopic::Progress, Some(&key), Some(&value))
+        .expect("appended");
 }
 
 fn progress(unit: Unit, token: Token, sequence: u64, said: &Said) -> Progress {
