@@ -1,0 +1,116 @@
+//! Making topics and asking for their settings.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+
+use materializer_model::Topic;
+use materializer_model::ports::LogError;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::error::RDKafkaErrorCode;
+
+use crate::client::{KafkaSettings, REQUEST};
+use crate::errors::{Watch, kafka_error, log_error};
+
+/// A client for topics' settings, for the time of a few requests.
+pub(crate) struct Admin {
+    client: AdminClient<Watch>,
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Waits on this thread for an answer that another thread brings.
+fn wait<T>(answer: impl Future<Output = T>) -> T {
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut answer = pin!(answer);
+    loop {
+        match answer.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(value) => return value,
+            Poll::Pending => thread::park(),
+        }
+    }
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new()
+        .request_timeout(Some(REQUEST))
+        .operation_timeout(Some(REQUEST))
+}
+
+impl Admin {
+    pub(crate) fn open(settings: &KafkaSettings) -> Result<Self, LogError> {
+        AdminClient::from_config_and_context(&settings.config(&[], &[]), Watch::default())
+            .map(|client| Self { client })
+            .map_err(|error| LogError::Refused(format!("kafka settings: {error}")))
+    }
+
+    /// Makes a topic; one that is there already is left as it is.
+    pub(crate) fn create(
+        &self,
+        topic: &Topic,
+        partitions: i32,
+        replication: i32,
+        settings: &[(&str, &str)],
+    ) -> Result<(), LogError> {
+        let what = format!("make topic `{topic}`");
+        let mut new = NewTopic::new(
+            topic.as_str(),
+            partitions,
+            TopicReplication::Fixed(replication),
+        );
+        for (name, value) in settings {
+            new = new.set(name, value);
+        }
+        let watch = self.client.inner().context();
+        let made = wait(self.client.create_topics([&new], &options()))
+            .map_err(|error| kafka_error(watch, &error, &what))?;
+        for result in made {
+            match result {
+                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Err((_, code)) => return Err(log_error(watch, code, &what)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the settings of topics, each by name.
+    pub(crate) fn settings(
+        &self,
+        topics: &[Topic],
+    ) -> Result<Vec<BTreeMap<String, String>>, LogError> {
+        let watch = self.client.inner().context();
+        let resources: Vec<_> = topics
+            .iter()
+            .map(|topic| ResourceSpecifier::Topic(topic.as_str()))
+            .collect();
+        let described = wait(self.client.describe_configs(&resources, &options()))
+            .map_err(|error| kafka_error(watch, &error, "ask for topics' settings"))?;
+        let mut all = Vec::with_capacity(topics.len());
+        for (topic, resource) in topics.iter().zip(described) {
+            let resource = resource.map_err(|code| {
+                log_error(
+                    watch,
+                    code,
+                    &format!("ask for the settings of topic `{topic}`"),
+                )
+            })?;
+            let entries = resource.entries.into_iter();
+            all.push(
+                entries
+                    .filter_map(|e| e.value.map(|value| (e.name, value)))
+                    .collect(),
+            );
+        }
+        Ok(all)
+    }
+}

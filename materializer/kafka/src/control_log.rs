@@ -1,0 +1,354 @@
+//! The catalog with its claims and progress: three topics of one partition each.
+//!
+//! They are made on purpose, and their settings are checked before anything is read or written: a
+//! catalog that retention could shorten is none. A read fetches the end first and goes up to it;
+//! appends tell their offset, or that the outcome is unknown.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use materializer_model::ports::{
+    Assignment, ControlError, ControlIdentity, ControlLog, ControlRecord, ControlTopic, LogError,
+    LogReader as _,
+};
+use materializer_model::{Installation, LogRow, Offset, Partition, RowBatch, Timestamp, Topic};
+use rdkafka::client::Client;
+use rdkafka::error::RDKafkaErrorCode;
+
+use crate::admin::Admin;
+use crate::client::{Cluster, KafkaSettings, REQUEST, TopicShape, shape};
+use crate::errors::{Watch, control_error, kafka_error, log_error};
+use crate::ffi;
+use crate::lane::{Lane, Profile};
+use crate::observer::describe;
+use crate::produce::{Outgoing, Producer};
+
+/// Returns a control topic's name: `<installation>.materializer.<catalog|claims|progress>`.
+#[must_use]
+pub fn control_topic(installation: &Installation, which: ControlTopic) -> Topic {
+    Topic::new(&format!("{installation}.materializer.{}", which.as_str()))
+}
+
+/// How long a read waits for the next row before it gives up; the broker has said that there is one.
+const NEXT_ROW: Duration = Duration::from_secs(5);
+
+/// The replicas of a production catalog.
+const REPLICAS: i32 = 3;
+
+/// The control topics on Kafka.
+pub struct KafkaControlLog {
+    settings: KafkaSettings,
+    topics: BTreeMap<ControlTopic, Topic>,
+    client: Client<Watch>,
+    lane: Option<Lane>,
+    producer: Producer,
+    rows: RowBatch,
+}
+
+/// A setting that a control topic must have.
+struct Required {
+    name: &'static str,
+    value: &'static str,
+    why: &'static str,
+}
+
+/// Returns what a topic is made with and what is checked of it.
+fn required(which: ControlTopic, cluster: Cluster) -> Vec<Required> {
+    let of = |name, value, why| Required { name, value, why };
+    let mut all = vec![match which {
+        ControlTopic::Catalog => of("cleanup.policy", "delete", "every event must stay"),
+        ControlTopic::Claims | ControlTopic::Progress => of(
+            "cleanup.policy",
+            "compact",
+            "the newest record of each unit must stay",
+        ),
+    }];
+    all.push(of("retention.ms", "-1", "nothing may be deleted by age"));
+    all.push(of(
+        "retention.bytes",
+        "-1",
+        "nothing may be deleted by size",
+    ));
+    if cluster == Cluster::Production {
+        let time = "soak and expiry are counted in the broker's time";
+        all.push(of("message.timestamp.type", "LogAppendTime", time));
+        all.push(of(
+            "min.insync.replicas",
+            "2",
+            "an acknowledged event must survive a broker",
+        ));
+        let unclean = "an acknowledged event must survive an election";
+        all.push(of("unclean.leader.election.enable", "false", unclean));
+    }
+    all
+}
+
+impl KafkaControlLog {
+    /// Takes the settings; connects with the first call.
+    ///
+    /// # Errors
+    /// [`ControlError::Refused`] where librdkafka does not take a property.
+    pub fn open(
+        settings: &KafkaSettings,
+        installation: &Installation,
+    ) -> Result<Self, ControlError> {
+        let topics = ControlTopic::ALL.map(|which| (which, control_topic(installation, which)));
+        Ok(Self {
+            settings: settings.clone(),
+            topics: BTreeMap::from(topics),
+            client: settings.asking().map_err(control_error)?,
+            lane: None,
+            producer: Producer::new(settings),
+            rows: RowBatch::default(),
+        })
+    }
+
+    fn topic(&self, which: ControlTopic) -> &Topic {
+        self.topics
+            .get(&which)
+            .expect("all three were named at the start")
+    }
+
+    /// Returns the shape of each topic that exists.
+    fn shapes(&self) -> Result<BTreeMap<ControlTopic, TopicShape>, ControlError> {
+        let mut shapes = BTreeMap::new();
+        for (which, topic) in &self.topics {
+            match shape(&self.client, topic) {
+                Ok(found) => {
+                    shapes.insert(*which, found);
+                }
+                // Refused for a reason that concerns every topic is told below, by the cluster id.
+                Err(LogError::Refused(why)) if why.contains("no such topic") => {}
+                Err(error) => return Err(control_error(error)),
+            }
+        }
+        Ok(shapes)
+    }
+
+    fn check(&self, shapes: &BTreeMap<ControlTopic, TopicShape>) -> Result<(), ControlError> {
+        let mut faults = Vec::new();
+        let cluster = self.settings.cluster();
+        let settings = match cluster {
+            Cluster::Mock => vec![BTreeMap::new(); self.topics.len()],
+            Cluster::Production | Cluster::Dev => {
+                let topics: Vec<Topic> = self.topics.values().cloned().collect();
+                let admin = Admin::open(&self.settings).map_err(control_error)?;
+                admin.settings(&topics).map_err(control_error)?
+            }
+        };
+        for ((which, topic), settings) in self.topics.iter().zip(settings) {
+            let shape = shapes
+                .get(which)
+                .expect("all three exist, checked by the caller");
+            let partitions = shape.partitions.len();
+            if partitions != 1 {
+                faults.push(format!(
+                    "`{topic}` has {partitions} partitions, must have 1"
+                ));
+            }
+            let replicas = shape.replicas_min;
+            if cluster == Cluster::Production && i32::try_from(replicas).is_ok_and(|n| n < REPLICAS)
+            {
+                faults.push(format!(
+                    "`{topic}` has {replicas} replicas, must have {REPLICAS} (or set `dev: true`)"
+                ));
+            }
+            if cluster == Cluster::Mock {
+                continue;
+            }
+            for Required { name, value, why } in required(*which, cluster) {
+                let found = settings.get(name).map_or("unknown", String::as_str);
+                let enough = name == "min.insync.replicas"
+                    && found
+                        .parse::<i32>()
+                        .is_ok_and(|n| n >= 2 && n < REPLICAS.max(3));
+                if found != value && !enough {
+                    faults.push(format!(
+                        "`{topic}` has {name}={found}, must be {value}: {why}"
+                    ));
+                }
+            }
+        }
+        if faults.is_empty() {
+            Ok(())
+        } else {
+            Err(ControlError::Refused(faults.join("; ")))
+        }
+    }
+
+    fn describe(&self) -> Result<ControlIdentity, ControlError> {
+        let Some(cluster) = self.client.fetch_cluster_id(REQUEST) else {
+            let why = "ask for the cluster's id: no answer in time".to_owned();
+            return Err(ControlError::Unavailable(why));
+        };
+        let topics: Vec<Topic> = ControlTopic::ALL
+            .iter()
+            .map(|which| self.topic(*which).clone())
+            .collect();
+        let described = describe(&self.client, &topics).map_err(control_error)?;
+        let mut ids = described.into_iter().map(|facts| facts.id);
+        let mut next = || ids.next().expect("one answer for each topic");
+        Ok(ControlIdentity {
+            cluster,
+            catalog: next(),
+            claims: next(),
+            progress: next(),
+        })
+    }
+
+    /// Reads `from..end` of a topic into `out`.
+    fn fetch(
+        &mut self,
+        topic: &Topic,
+        from: Offset,
+        end: Offset,
+        out: &mut Vec<ControlRecord>,
+    ) -> Result<(), LogError> {
+        let lane = match &mut self.lane {
+            Some(lane) => lane,
+            empty => {
+                let group = format!("{topic}.reader");
+                empty.insert(Lane::open(&self.settings, &group, Profile::Tailing)?)
+            }
+        };
+        lane.assign(&[Assignment {
+            topic: topic.clone(),
+            partition: Partition(0),
+            next: from,
+            epoch: None,
+        }])?;
+        let mut next = from;
+        while next < end {
+            self.rows.clear();
+            lane.poll(NEXT_ROW, &mut self.rows)?;
+            if self.rows.is_empty() {
+                let why = format!("read `{topic}`: nothing came after offset {next} of {end}");
+                return Err(LogError::Unavailable(why));
+            }
+            for row in self.rows.rows() {
+                match row {
+                    LogRow::Record(record) if record.offset < end => {
+                        next = record.offset.next();
+                        out.push(ControlRecord {
+                            offset: record.offset,
+                            appended: record.timestamp.unwrap_or(Timestamp(0)),
+                            key: record
+                                .key
+                                .map(|key| String::from_utf8_lossy(key).into_owned()),
+                            value: record.value.map(<[u8]>::to_vec),
+                        });
+                    }
+                    LogRow::Record(record) => next = record.offset.next(),
+                    LogRow::End { end, .. } => next = next.max(end),
+                }
+            }
+        }
+        // Nothing is fetched between two reads.
+        lane.assign(&[])
+    }
+}
+
+impl ControlLog for KafkaControlLog {
+    fn create(&mut self) -> Result<ControlIdentity, ControlError> {
+        let shapes = self.shapes()?;
+        let cluster = self.settings.cluster();
+        let replicas = if cluster == Cluster::Production {
+            REPLICAS
+        } else {
+            1
+        };
+        let missing: Vec<_> = ControlTopic::ALL
+            .into_iter()
+            .filter(|which| !shapes.contains_key(which))
+            .collect();
+        if !missing.is_empty() && cluster == Cluster::Mock {
+            let why = "a mock broker's control topics are made before it is used".to_owned();
+            return Err(ControlError::Refused(why));
+        }
+        for which in missing {
+            let settings: Vec<_> = required(which, cluster)
+                .iter()
+                .map(|it| (it.name, it.value))
+                .collect();
+            let admin = Admin::open(&self.settings).map_err(control_error)?;
+            admin
+                .create(self.topic(which), 1, replicas, &settings)
+                .map_err(control_error)?;
+        }
+        self.identity()?.ok_or_else(|| {
+            ControlError::Unavailable("the control topics are not there yet".to_owned())
+        })
+    }
+
+    fn identity(&mut self) -> Result<Option<ControlIdentity>, ControlError> {
+        let shapes = self.shapes()?;
+        if shapes.is_empty() {
+            return Ok(None);
+        }
+        for (which, topic) in &self.topics {
+            if !shapes.contains_key(which) {
+                let why =
+                    format!("topic `{topic}` is missing beside the others of its installation");
+                return Err(ControlError::Refused(why));
+            }
+        }
+        self.check(&shapes)?;
+        self.describe().map(Some)
+    }
+
+    fn append(
+        &mut self,
+        topic: ControlTopic,
+        key: Option<&str>,
+        value: Option<&[u8]>,
+    ) -> Result<Offset, ControlError> {
+        let topic = self.topic(topic).clone();
+        self.producer.append(&Outgoing {
+            topic: topic.as_str(),
+            partition: Some(0),
+            key: key.map(str::as_bytes),
+            value,
+            headers: None,
+        })
+    }
+
+    fn read(
+        &mut self,
+        topic: ControlTopic,
+        from: Offset,
+        out: &mut Vec<ControlRecord>,
+    ) -> Result<Offset, ControlError> {
+        let topic = self.topic(topic).clone();
+        let what = format!("read `{topic}`");
+        let ends = self.client.fetch_watermarks(topic.as_str(), 0, REQUEST);
+        ffi::serve(&self.client);
+        let (start, end) = ends.map_err(|error| {
+            let context = self.client.context();
+            control_error(match error.rdkafka_error_code() {
+                // Without a permission the partition is unknown to a reader.
+                Some(RDKafkaErrorCode::UnknownPartition) => {
+                    log_error(context, RDKafkaErrorCode::UnknownTopic, &what)
+                }
+                _ => kafka_error(context, &error, &what),
+            })
+        })?;
+        let end = Offset(u64::try_from(end).unwrap_or(0));
+        if start > 0 {
+            let why = format!("`{topic}` starts at offset {start}: what stood before it is gone");
+            return Err(ControlError::Lost(why));
+        }
+        if from > end {
+            let why =
+                format!("`{topic}` ends at offset {end}, before {from}, which was read already");
+            return Err(ControlError::Lost(why));
+        }
+        if from < end {
+            let known = out.len();
+            if let Err(error) = self.fetch(&topic, from, end, out) {
+                out.truncate(known);
+                return Err(control_error(error));
+            }
+        }
+        Ok(end)
+    }
+}
