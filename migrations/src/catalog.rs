@@ -412,3 +412,158 @@ fn newer_body(event: &Envelope<serde_json::Value>) -> String {
     let kind = event.body.as_object().and_then(|body| body.keys().next());
     format!("its body `{}` is unknown", kind.map_or("", String::as_str))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::NEVER;
+
+    fn view() -> ViewName {
+        "products".parse().expect("a name")
+    }
+
+    /// A catalog that holds nothing but its event 0.
+    fn begun() -> Catalog {
+        let mut catalog = Catalog::default();
+        let created = Body::CatalogCreated {
+            catalog: CatalogId::new("catalog"),
+            topics: ControlIdentity {
+                cluster: "cluster".into(),
+                catalog: materializer_model::TopicId("a".into()),
+                claims: materializer_model::TopicId("b".into()),
+                progress: materializer_model::TopicId("c".into()),
+            },
+        };
+        assert_eq!(
+            fold(&mut catalog, &event(&[], created), 0),
+            Verdict::Accepted
+        );
+        catalog
+    }
+
+    fn event(views: &[(&str, u64)], body: Body) -> Envelope {
+        let views = views.iter();
+        Envelope {
+            schema: SCHEMA,
+            id: EventId::new("event"),
+            views: views
+                .map(|(view, revision)| (view.parse().expect("a name"), *revision))
+                .collect(),
+            not_before: None,
+            not_after: NEVER,
+            who: "ada".into(),
+            why: "a test".into(),
+            answers: None,
+            body,
+        }
+    }
+
+    fn fold(catalog: &mut Catalog, event: &Envelope, appended: i64) -> Verdict {
+        let record = ControlRecord {
+            offset: catalog.next(),
+            appended: Timestamp(appended),
+            key: None,
+            value: Some(event.encode()),
+        };
+        catalog.fold(&record)
+    }
+
+    #[test]
+    fn an_event_counts_at_its_revisions_and_within_its_time_and_never_else() {
+        let check = |views: &[(&str, u64)], bounds: (i64, i64), expected: Verdict| {
+            let mut catalog = begun();
+            assert_eq!(
+                fold(&mut catalog, &event(&[("products", 0)], Body::NoOp {}), 0),
+                Verdict::Accepted
+            );
+            let mut event = event(views, Body::NoOp {});
+            event.not_before = Some(Timestamp(bounds.0));
+            event.not_after = Timestamp(bounds.1);
+            let counts = expected == Verdict::Accepted;
+            assert_eq!(
+                fold(&mut catalog, &event, 100),
+                expected,
+                "{views:?} {bounds:?}"
+            );
+            let named = views.iter().any(|(view, _)| *view == "products");
+            assert_eq!(catalog.revision(&view()), 1 + u64::from(counts && named));
+        };
+        check(&[("products", 1)], (100, 100), Verdict::Accepted);
+        check(
+            &[("products", 1), ("other", 0)],
+            (0, 200),
+            Verdict::Accepted,
+        );
+        check(&[], (0, 200), Verdict::Accepted);
+        check(&[("products", 0)], (0, 200), Verdict::Stale(view()));
+        check(&[("products", 2)], (0, 200), Verdict::Stale(view()));
+        let other = "other".parse().expect("a name");
+        check(
+            &[("products", 1), ("other", 1)],
+            (0, 200),
+            Verdict::Stale(other),
+        );
+        check(&[("products", 1)], (101, 200), Verdict::TooEarly);
+        check(&[("products", 1)], (0, 99), Verdict::TooLate);
+    }
+
+    #[test]
+    fn an_event_that_was_appended_twice_counts_once() {
+        let mut catalog = begun();
+        let event = event(&[("products", 0)], Body::NoOp {});
+        assert_eq!(fold(&mut catalog, &event, 0), Verdict::Accepted);
+        assert_eq!(fold(&mut catalog, &event, 0), Verdict::Stale(view()));
+    }
+
+    #[test]
+    fn a_catalog_begins_once() {
+        let mut catalog = begun();
+        let again = Body::CatalogCreated {
+            catalog: CatalogId::new("another"),
+            topics: catalog.topics().expect("bound").clone(),
+        };
+        assert_eq!(
+            fold(&mut catalog, &event(&[], again), 0),
+            Verdict::Misplaced
+        );
+        assert_eq!(catalog.id(), Some(&CatalogId::new("catalog")));
+        let first = fold(&mut Catalog::default(), &event(&[], Body::NoOp {}), 0);
+        assert_eq!(first, Verdict::Misplaced);
+    }
+
+    #[test]
+    fn a_newer_programs_event_uses_its_revisions_up_and_ends_all_deciding() {
+        let mut catalog = begun();
+        let mut newer = event(&[("products", 0)], Body::NoOp {});
+        newer.schema = 2;
+        assert_eq!(fold(&mut catalog, &newer, 0), Verdict::Newer);
+        assert_eq!(catalog.revision(&view()), 1);
+        assert_eq!(catalog.known_to(), Offset(1));
+        let next = event(&[("products", 1)], Body::NoOp {});
+        assert_eq!(fold(&mut catalog, &next, 0), Verdict::Newer);
+        assert_eq!(catalog.revision(&view()), 2, "every release counts alike");
+        assert_eq!((catalog.known_to(), catalog.next()), (Offset(1), Offset(3)));
+    }
+
+    #[test]
+    fn the_answered_requests_that_are_remembered_are_bounded() {
+        let mut catalog = begun();
+        let abort = || Body::Request {
+            verb: Verb::Abort {
+                version: "products@v1".parse().expect("a version"),
+            },
+            plan: Plan::Nothing { why: String::new() },
+        };
+        for number in 0..ANSWERED_KEPT + 10 {
+            let mut asked = event(&[], abort());
+            asked.id = EventId::new(number.to_string());
+            assert_eq!(fold(&mut catalog, &asked, 0), Verdict::Accepted);
+            let mut answer = event(&[], Body::Nothing { why: String::new() });
+            answer.answers = Some(asked.id);
+            assert_eq!(fold(&mut catalog, &answer, 0), Verdict::Accepted);
+        }
+        assert_eq!(catalog.requests.len(), ANSWERED_KEPT);
+        assert!(catalog.request(&EventId::new("9")).is_none());
+        assert!(catalog.request(&EventId::new("10")).is_some());
+    }
+}

@@ -285,15 +285,9 @@ fn held(evidence: &Evidence<'_>, stable_for: Duration) -> GateReading {
         .then(|| evidence.reports().map(held).min());
     let limit = u64::try_from(stable_for.as_millis()).unwrap_or(u64::MAX);
     match held.flatten().flatten() {
-        Some(ms) if ms >= limit => {
-            reading(HELD, true, format!("held {} ≥ {}", clock(ms), clock(limit)))
-        }
-        Some(ms) => reading(
-            HELD,
-            false,
-            format!("held {} of {}", clock(ms), clock(limit)),
-        ),
-        None => reading(HELD, false, format!("held 0:00 of {}", clock(limit))),
+        Some(ms) if ms >= limit => reading(HELD, true, format!("{} ≥ {}", clock(ms), clock(limit))),
+        Some(ms) => reading(HELD, false, format!("{} of {}", clock(ms), clock(limit))),
+        None => reading(HELD, false, format!("0:00 of {}", clock(limit))),
     }
 }
 
@@ -303,7 +297,7 @@ fn fresh_as_live(gates: &Gates, candidate: &Evidence<'_>, live: &Evidence<'_>) -
             let limit = theirs.saturating_add(gates.lag_records);
             let holds = ours <= limit;
             let sign = if holds { '≤' } else { '>' };
-            let words = format!("lag {ours} {sign} live's {theirs} + {}", gates.lag_records);
+            let words = format!("{ours} {sign} {theirs} + {}", gates.lag_records);
             reading(FRESH, holds, words)
         }
         (None, _) => unknown(FRESH, "the candidate's lag"),
@@ -319,18 +313,15 @@ fn documents_ratio(limit: Ratio, sampled: Option<&Sampled>) -> GateReading {
     };
     let (ours, theirs) = counts;
     let range = format!("{}..{}", limit.min, limit.max);
-    if ours == theirs {
-        let holds = limit.min <= 1.0 && limit.max >= 1.0;
-        return reading(
-            DOCUMENTS,
-            holds,
-            format!("documents {ours} = live's, in {range}"),
-        );
-    }
-    let ratio = float(ours) / float(theirs);
+    // Two empty versions are alike.
+    let ratio = if ours == theirs {
+        1.0
+    } else {
+        float(ours) / float(theirs)
+    };
     let holds = ratio >= limit.min && ratio <= limit.max;
     let words = if holds { "in" } else { "is outside" };
-    let detail = format!("documents {ratio:.3} {words} {range} ({ours} against {theirs})");
+    let detail = format!("{ratio:.3} {words} {range} ({ours} against live's {theirs})");
     reading(DOCUMENTS, holds, detail)
 }
 
@@ -358,7 +349,7 @@ fn queries(gates: &Gates, sampled: Option<&Sampled>) -> GateReading {
             Ok(_) => {}
         }
     }
-    reading(QUERIES, true, format!("queries {all}/{all}"))
+    reading(QUERIES, true, format!("{all}/{all}"))
 }
 
 fn keys(gates: &Gates, sampled: Option<&Sampled>) -> GateReading {
@@ -371,7 +362,7 @@ fn keys(gates: &Gates, sampled: Option<&Sampled>) -> GateReading {
     let missing = gates.keys.iter().zip(exist).find(|(_, exists)| !**exists);
     match missing {
         Some((key, _)) => reading(KEYS, false, format!("`{key}` does not exist")),
-        None => reading(KEYS, true, format!("keys {all}/{all}")),
+        None => reading(KEYS, true, format!("{all}/{all}")),
     }
 }
 
@@ -382,4 +373,54 @@ fn clock(ms: u64) -> String {
     }
     let seconds = ms / 1_000;
     format!("{}:{:02}", seconds / 60, seconds % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ratio_of_documents_is_inclusive_and_two_empty_versions_are_alike() {
+        let check = |ours, theirs, expected: (bool, &str)| {
+            let sampled = Sampled {
+                documents: Ok((ours, theirs)),
+                hits: Vec::new(),
+                keys: Ok(Vec::new()),
+            };
+            let found = documents_ratio(Ratio { min: 0.9, max: 1.1 }, Some(&sampled));
+            assert_eq!((found.holds, found.reading.as_str()), expected);
+        };
+        check(90, 100, (true, "0.900 in 0.9..1.1 (90 against live's 100)"));
+        check(0, 0, (true, "1.000 in 0.9..1.1 (0 against live's 0)"));
+        check(
+            89,
+            100,
+            (false, "0.890 is outside 0.9..1.1 (89 against live's 100)"),
+        );
+        check(
+            1,
+            0,
+            (false, "inf is outside 0.9..1.1 (1 against live's 0)"),
+        );
+    }
+
+    #[test]
+    fn what_was_not_read_does_not_hold() {
+        assert!(!documents_ratio(Ratio { min: 0.0, max: 9.0 }, None).holds);
+        let none = Evidence { units: Vec::new() };
+        for reading in continuous(&none, Duration::ZERO) {
+            let vacuous = [REPORTS, HEALTH, SERVABLE].contains(&reading.gate.as_str());
+            assert!(vacuous || !reading.holds, "{reading:?}");
+        }
+    }
+
+    #[test]
+    fn a_waiver_covers_every_gate_but_those_that_prove_the_evidence() {
+        for gate in names() {
+            let failed = [reading(gate, false, String::new())];
+            let waived = BTreeSet::from([gate.to_owned()]);
+            let stands = !failing(&failed, &waived).is_empty();
+            assert_eq!(stands, UNWAIVABLE.contains(&gate), "{gate}");
+        }
+    }
 }

@@ -236,3 +236,39 @@ pub fn span(ms: u64) -> String {
         None => format!("{ms} ms"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_shows_its_steps_in_order() {
+        let promote = Plan::Promote {
+            version: "products@v8".parse().expect("a version"),
+            from: Some(VersionNumber(7)),
+            ends: None,
+            soak_ms: 86_400_000,
+        };
+        let expected = "1 check gates again    2 move alias v7 → v8    \
+            3 keep feeding v7 for 24 h (rollback)    4 retire v7";
+        assert_eq!(promote.to_string(), expected);
+        let nothing = Plan::Nothing {
+            why: "`products@v8` is live".into(),
+        };
+        assert_eq!(nothing.to_string(), "nothing to do: `products@v8` is live");
+    }
+
+    #[test]
+    fn a_span_is_shown_in_the_largest_unit_that_divides_it() {
+        for (ms, expected) in [
+            (0, "0 ms"),
+            (250, "250 ms"),
+            (90_000, "90 s"),
+            (120_000, "2 m"),
+            (86_400_000, "24 h"),
+            (172_800_000, "2 d"),
+        ] {
+            assert_eq!(span(ms), expected);
+        }
+    }
+}

@@ -186,7 +186,8 @@ fn cannot_waive(gate: &str) -> Body {
 
 fn not_ready(version: &VersionId, readings: Vec<GateReading>, waive: &BTreeSet<String>) -> Body {
     let failing = gates::failing(&readings, waive);
-    let words: Vec<&str> = failing.iter().map(|r| r.reading.as_str()).collect();
+    let words = failing.iter().map(|r| format!("{} {}", r.gate, r.reading));
+    let words: Vec<String> = words.collect();
     let why = format!("`{version}` is not ready: {}", words.join("; "));
     let waivable: Vec<String> = failing
         .iter()

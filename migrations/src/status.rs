@@ -466,5 +466,25 @@ fn waits_for(version: &Version, evidence: &Evidence<'_>, gates: &[GateReading]) 
         .reports()
         .find_map(|heard| heard.report.waits_for.clone());
     let gate = gates.iter().find(|reading| !reading.holds);
-    said.or_else(|| gate.map(|reading| reading.reading.clone()))
+    said.or_else(|| gate.map(|gate| format!("{} {}", gate.gate, gate.reading)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_no_estimate_below_one_percent_nor_at_rest_nor_at_the_end() {
+        let check = |done, end, rate, expected| {
+            assert_eq!(
+                eta(Counted { done, end }, rate),
+                expected,
+                "{done}/{end} at {rate}"
+            );
+        };
+        check(9, 1_000, 100.0, None);
+        check(10, 1_000, 100.0, Some(9_900));
+        check(500, 1_000, 0.0, None);
+        check(1_000, 1_000, 100.0, None);
+    }
 }
