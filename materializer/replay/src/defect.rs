@@ -22,8 +22,8 @@ pub enum Defect {
     ResumedFromReport,
     /// A commit whose outcome is unknown is taken for applied.
     UnknownTakenForApplied,
-    /// The fold is kept although the sink's checkpoint is another one.
-    FoldKeptOverRewind,
+    /// Reading goes on where it was although the sink's checkpoint is another one.
+    ReadOnOverRewind,
     /// A topic made anew under the same name is not noticed.
     TopicIdIgnored,
     /// A log that begins above 0 is accepted.
@@ -52,7 +52,7 @@ mod planting {
             Self::ExcludedWithoutDelete,
             Self::ResumedFromReport,
             Self::UnknownTakenForApplied,
-            Self::FoldKeptOverRewind,
+            Self::ReadOnOverRewind,
             Self::TopicIdIgnored,
             Self::GenesisAssumed,
             Self::RewindUnsaid,

@@ -76,6 +76,16 @@ impl Lane {
         self.newest = time.or(self.newest);
     }
 
+    /// Moves to an end over what is not visible. The epoch of what stands just before it is not known:
+    /// that of an earlier record would make the broker say that the log was truncated.
+    pub(crate) fn reach(&mut self, end: Offset, now: Monotonic) {
+        if end > self.next {
+            self.next = end;
+            self.epoch = None;
+        }
+        self.ends.sample(end, now);
+    }
+
     /// Brings the anchor up to the newest end that the committed position has reached.
     pub(crate) fn settle(&mut self, now: Monotonic, broker: Option<Timestamp>) {
         self.ends.pass(self.committed);

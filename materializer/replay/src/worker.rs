@@ -496,9 +496,7 @@ impl Worker {
 
     /// Drops all that was taken in and is not known to be in the sink.
     fn forget(&mut self) {
-        if !is_planted(Defect::FoldKeptOverRewind) {
-            self.batch = Batch::default();
-        }
+        self.batch = Batch::default();
         self.outstanding = None;
         self.lanes = None;
         self.rows.clear();

@@ -13,8 +13,9 @@ use crate::offset::{LeaderEpoch, Offset, Partition, Topic};
 use crate::ports::{Assignment, LogError, LogObserver, LogReader, TopicFacts};
 use crate::record::{Headers, Record, RowBatch};
 
-/// The most records that one poll brings of one partition.
-const RECORDS_PER_PARTITION: usize = 64;
+/// The most records that one poll brings of one partition: few, so that tests see what stands between
+/// two polls.
+const RECORDS_PER_PARTITION: usize = 8;
 
 #[derive(Clone, Copy, Debug)]
 struct Cursor {
@@ -116,7 +117,10 @@ fn read(
         cursor.next = offset.next();
         cursor.epoch = Some(epoch);
     }
-    cursor.next = cursor.next.max(stable);
+    if stable > cursor.next {
+        cursor.next = stable;
+        cursor.epoch = Some(log.epoch);
+    }
     if cursor.told != Some(cursor.next) {
         out.push_end(topic, partition, cursor.next);
         cursor.told = Some(cursor.next);

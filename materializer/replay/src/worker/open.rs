@@ -58,12 +58,6 @@ impl Worker {
             Expect::Maybe
         };
         let found = self.ports.sink.open(&self.settings.token, expect)?;
-        let found = match found {
-            Some(_) if is_planted(Defect::ResumedFromReport) && self.committed.is_none() => {
-                reported.cloned().or(found)
-            }
-            found => found,
-        };
         match compare(
             found.as_ref(),
             self.committed.as_ref(),
@@ -72,11 +66,15 @@ impl Worker {
             Found::Unapplied if is_planted(Defect::UnknownTakenForApplied) => {
                 self.outstanding = None
             }
+            Found::Other if is_planted(Defect::ReadOnOverRewind) && self.lanes.is_some() => {
+                self.outstanding = None;
+                self.committed = found;
+            }
             Found::Landed => self.landed(),
             Found::Known | Found::Unapplied if self.lanes.is_some() => {}
             Found::Known | Found::Unapplied | Found::Other => self.restart(found, reported),
         }
-        self.prove()?;
+        self.prove(reported)?;
         let lanes = self.lanes.as_ref().expect("proved above");
         self.ports.reader.assign(&lanes.assignments())?;
         self.rows.clear();
@@ -133,7 +131,7 @@ impl Worker {
     }
 
     /// Proves that the log is the one that the checkpoint is of, and complete for it.
-    fn prove(&mut self) -> Result<(), Halt> {
+    fn prove(&mut self, reported: Option<&Checkpoint>) -> Result<(), Halt> {
         let topics = &self.settings.definition.from.topics;
         let facts = self.ports.observer.facts(topics)?;
         let ends = self.ports.observer.fresh_ends(topics)?;
@@ -142,7 +140,11 @@ impl Worker {
             return Err(Halt::Retry("the broker's time is not known yet".into()));
         };
         if self.lanes.is_none() {
-            let lanes = match &self.committed {
+            let held = match &self.committed {
+                Some(_) if is_planted(Defect::ResumedFromReport) => reported,
+                held => held.as_ref(),
+            };
+            let lanes = match held {
                 Some(held) => self.resumed(held, &facts)?,
                 None => self.begun(&facts, &ends, broker)?,
             };
@@ -184,8 +186,9 @@ impl Worker {
                 };
                 of_topic.insert(partition, stable);
                 if self.is_ours(partition) {
+                    let assumed = is_planted(Defect::GenesisAssumed);
                     let position = Position {
-                        next: Offset(0),
+                        next: if assumed { end.start } else { Offset(0) },
                         epoch: None,
                         anchor: broker,
                     };

@@ -43,9 +43,7 @@ impl Worker {
                     if let Some(at) = lanes.find(topic, partition)
                         && !is_planted(Defect::EndMarksIgnored)
                     {
-                        let lane = &mut lanes.lanes[at];
-                        lane.next = lane.next.max(end);
-                        lane.ends.sample(end, now);
+                        lanes.lanes[at].reach(end, now);
                     }
                 }
             }

@@ -1,0 +1,332 @@
+//! The ports as a worker in the simulation sees them: the doubles of `model`, which are exact, with
+//! faults around them and a place to crash before and after every call.
+
+use std::collections::VecDeque;
+use std::panic;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use materializer_model::memory::{
+    ManualClock, MemoryControlLog, MemoryDeadLetters, MemoryObserver, MemoryReader, MemorySink,
+    MemoryStore,
+};
+use materializer_model::ports::{
+    Assignment, Claims, ControlError, ControlLog, ControlRecord, ControlTopic, DeadLetter,
+    DeadLetters, Derive, Expect, LogError, LogObserver, LogReader, Sink, SinkError, TopicFacts,
+    Usage,
+};
+use materializer_model::progress::Claim;
+use materializer_model::{
+    CatalogId, Change, Checkpoint, ClaimId, Clock, Commit, Ends, Key, Monotonic, Mutation, Offset,
+    Poison, PoisonKind, Record, Row, RowBatch, Timestamp, Token, Topic, Unit, WorkerId,
+};
+
+use crate::random::Random;
+
+/// What a crashing worker unwinds with.
+pub(crate) struct Crash;
+
+/// A write that its worker has given up and that is still on its way.
+pub(crate) struct Late {
+    sink: MemorySink,
+    commit: Arc<Commit>,
+}
+
+impl Late {
+    /// Lets it arrive, and says what came of it.
+    pub(crate) fn arrive(mut self) -> Result<(), SinkError> {
+        self.sink.submit(self.commit)
+    }
+}
+
+/// What all simulated ports share.
+pub(crate) struct Chaos {
+    pub(crate) random: Random,
+    /// How many of a thousand calls fail.
+    pub(crate) faults: u64,
+    pub(crate) late: VecDeque<Late>,
+    pub(crate) trace: Vec<String>,
+}
+
+#[derive(Clone)]
+pub(crate) struct Shared(Arc<Mutex<Chaos>>);
+
+impl Shared {
+    pub(crate) fn new(chaos: Chaos) -> Self {
+        Self(Arc::new(Mutex::new(chaos)))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Chaos> {
+        self.0.lock().expect("crashes hold no lock")
+    }
+
+    pub(crate) fn note(&self, line: String) {
+        self.lock().trace.push(line);
+    }
+
+    fn fails(&self) -> bool {
+        let mut chaos = self.lock();
+        let faults = chaos.faults;
+        chaos.random.chance(faults)
+    }
+}
+
+/// One worker's fate: after how many more points it crashes.
+#[derive(Clone)]
+pub(crate) struct Life {
+    pub(crate) name: String,
+    pub(crate) shared: Shared,
+    pub(crate) points_left: Arc<Mutex<Option<u64>>>,
+}
+
+impl Life {
+    /// A point between two port calls.
+    fn point(&self, call: &str) {
+        let mut left = self.points_left.lock().expect("held for a moment");
+        if let Some(points) = left.as_mut() {
+            if *points == 0 {
+                *left = None;
+                drop(left);
+                self.shared.note(format!("{} crashes at {call}", self.name));
+                panic::resume_unwind(Box::new(Crash));
+            }
+            *points -= 1;
+        }
+    }
+
+    fn around<T>(&self, call: &str, does: impl FnOnce() -> T) -> T {
+        self.point(call);
+        let outcome = does();
+        self.point(call);
+        outcome
+    }
+}
+
+pub(crate) struct SimReader {
+    pub(crate) life: Life,
+    pub(crate) inner: MemoryReader,
+}
+
+impl LogReader for SimReader {
+    fn assign(&mut self, from: &[Assignment]) -> Result<(), LogError> {
+        self.life.around("assign", || self.inner.assign(from))
+    }
+
+    fn poll(&mut self, wait: Duration, out: &mut RowBatch) -> Result<(), LogError> {
+        if self.life.shared.fails() {
+            return Err(LogError::Unavailable("the broker is away".into()));
+        }
+        self.life.around("poll", || self.inner.poll(wait, out))
+    }
+}
+
+pub(crate) struct SimObserver {
+    pub(crate) life: Life,
+    pub(crate) inner: MemoryObserver,
+    /// What was told last: a broker that is away leaves it as it was.
+    pub(crate) told: Mutex<Arc<Ends>>,
+}
+
+impl LogObserver for SimObserver {
+    fn ends(&self) -> Arc<Ends> {
+        let mut told = self.told.lock().expect("held for a moment");
+        if !self.life.shared.fails() {
+            *told = self.inner.ends();
+        }
+        Arc::clone(&told)
+    }
+
+    fn fresh_ends(&self, topics: &[Topic]) -> Result<Arc<Ends>, LogError> {
+        if self.life.shared.fails() {
+            return Err(LogError::Unavailable("the leader is away".into()));
+        }
+        self.life
+            .around("fresh_ends", || self.inner.fresh_ends(topics))
+    }
+
+    fn facts(&self, topics: &[Topic]) -> Result<Vec<TopicFacts>, LogError> {
+        if self.life.shared.fails() {
+            return Err(LogError::Unavailable("the broker is away".into()));
+        }
+        self.life.around("facts", || self.inner.facts(topics))
+    }
+}
+
+/// A sink that rejects, is slow, answers with a timeout although it has applied, or applies late.
+pub(crate) struct SimSink {
+    pub(crate) life: Life,
+    pub(crate) store: MemoryStore,
+    pub(crate) unit: Unit,
+    pub(crate) inner: MemorySink,
+    /// Whether the outstanding commit ends in a timeout.
+    pub(crate) times_out: bool,
+}
+
+impl Sink for SimSink {
+    fn open(&mut self, me: &Token, expect: Expect) -> Result<Option<Checkpoint>, SinkError> {
+        if self.life.shared.fails() {
+            return Err(SinkError::Unavailable("the server is away".into()));
+        }
+        self.inner = self.store.sink(&self.unit);
+        self.times_out = false;
+        self.life.around("open", || self.inner.open(me, expect))
+    }
+
+    fn check(&self, _mutation: &Mutation) -> Result<(), Poison> {
+        Ok(())
+    }
+
+    fn submit(&mut self, commit: Arc<Commit>) -> Result<(), SinkError> {
+        self.life.point("submit");
+        if !self.life.shared.fails() {
+            return self.life.around("submit", || self.inner.submit(commit));
+        }
+        let choice = self.life.shared.lock().random.below(4);
+        match choice {
+            0 => Err(SinkError::Unavailable("the server is away".into())),
+            1 => Err(SinkError::Full("the server has no memory left".into())),
+            2 => {
+                self.life.around("submit", || self.inner.submit(commit))?;
+                self.times_out = true;
+                Ok(())
+            }
+            _ => {
+                let sink = std::mem::replace(&mut self.inner, self.store.sink(&self.unit));
+                self.life
+                    .shared
+                    .lock()
+                    .late
+                    .push_back(Late { sink, commit });
+                self.times_out = true;
+                Ok(())
+            }
+        }
+    }
+
+    fn settle(&mut self, wait: Duration) -> Result<Option<Checkpoint>, SinkError> {
+        if self.life.shared.fails() {
+            return Ok(None); // slow
+        }
+        if self.times_out {
+            return Err(SinkError::Unavailable("no answer came".into()));
+        }
+        self.life.around("settle", || self.inner.settle(wait))
+    }
+
+    fn usage(&self) -> Usage {
+        Usage::default()
+    }
+}
+
+pub(crate) struct SimDeadLetters {
+    pub(crate) life: Life,
+    pub(crate) inner: MemoryDeadLetters,
+}
+
+impl DeadLetters for SimDeadLetters {
+    fn send(&mut self, letter: DeadLetter) -> Result<(), LogError> {
+        if self.life.shared.fails() {
+            return Err(LogError::Unavailable("the queue is full".into()));
+        }
+        self.life.around("send", || self.inner.send(letter))
+    }
+
+    fn flushed(&mut self, wait: Duration) -> Result<bool, LogError> {
+        if self.life.shared.fails() {
+            return Ok(false);
+        }
+        self.life.around("flushed", || self.inner.flushed(wait))
+    }
+}
+
+/// The claims topic of the simulation: the key is the unit, the value is `<claim> <worker>`.
+pub(crate) struct SimClaims {
+    pub(crate) life: Life,
+    pub(crate) log: MemoryControlLog,
+}
+
+pub(crate) fn token(catalog_offset: Offset, claim: &str) -> Token {
+    Token {
+        catalog: CatalogId::new("catalog"),
+        claim_offset: catalog_offset.0,
+        claim: ClaimId::new(claim),
+    }
+}
+
+impl Claims for SimClaims {
+    fn newest(&mut self, unit: &Unit) -> Result<Option<(Token, Claim)>, ControlError> {
+        if self.life.shared.fails() {
+            return Err(ControlError::Unavailable(
+                "the claims cannot be read".into(),
+            ));
+        }
+        let mut records: Vec<ControlRecord> = Vec::new();
+        self.life.around("newest", || {
+            self.log.read(ControlTopic::Claims, Offset(0), &mut records)
+        })?;
+        let unit = unit.to_string();
+        let newest = records
+            .iter()
+            .rev()
+            .find(|r| r.key.as_deref() == Some(unit.as_str()));
+        Ok(newest.map(|record| {
+            let id = String::from_utf8(record.value.clone().unwrap_or_default())
+                .expect("claims are text");
+            let claim = Claim {
+                claim: ClaimId::new(id.clone()),
+                worker: WorkerId::new(id.clone()),
+                address: None,
+            };
+            (token(record.offset, &id), claim)
+        }))
+    }
+}
+
+/// The clock of one process: its own beginning, the world's pace.
+pub(crate) struct SimClock {
+    pub(crate) world: ManualClock,
+    pub(crate) began: Monotonic,
+}
+
+impl Clock for SimClock {
+    fn monotonic(&self) -> Monotonic {
+        Monotonic(self.world.monotonic().since(self.began))
+    }
+
+    fn broker(&self) -> Option<Timestamp> {
+        self.world.broker()
+    }
+}
+
+/// The view of the simulation: the row is the value; `-…` is none of its business, `!…` is poison.
+pub(crate) struct SimDerive;
+
+fn mutation(record: &Record<'_>, change: Change) -> Option<Mutation> {
+    Some(Mutation {
+        key: Key::new(record.key?),
+        change,
+        origin: record.origin(),
+    })
+}
+
+impl Derive for SimDerive {
+    fn apply(&self, record: &Record<'_>, out: &mut Vec<Mutation>) -> Result<(), Poison> {
+        let change = match record.value {
+            None => Change::Delete,
+            Some([b'-', ..]) => return Ok(()),
+            Some([b'!', ..]) => {
+                return Err(Poison::new(PoisonKind::Decode, "", "begins with `!`"));
+            }
+            Some(value) => Change::Upsert {
+                row: Row::new(value),
+                expires_at: None,
+            },
+        };
+        out.extend(mutation(record, change));
+        Ok(())
+    }
+
+    fn exclude(&self, record: &Record<'_>) -> Option<Mutation> {
+        mutation(record, Change::Delete)
+    }
+}

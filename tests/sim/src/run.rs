@@ -1,0 +1,244 @@
+//! One seed: a history of random actions, then calm, then the whole comparison.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use materializer_model::progress::{Health, Phase};
+use materializer_model::{Checkpoint, Partition};
+
+use crate::world::World;
+
+/// How many actions a history has.
+const ACTIONS: u64 = 700;
+/// How many steps a worker has to catch up once it is calm.
+const CALM_STEPS: u64 = 3_000;
+
+/// How a seed went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Everything that happened, a line each.
+    pub trace: Vec<String>,
+    /// The promise that was broken, if one was.
+    pub broken: Option<String>,
+}
+
+/// What happens once in a history that loses data for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Loss {
+    None,
+    /// The log begins above 0 before anybody reads it.
+    Genesis,
+    /// The sink is emptied after its first commit was reported.
+    Flush,
+    /// The topic is made anew under the same name.
+    Recreated,
+}
+
+/// Runs the history of one seed.
+#[must_use]
+pub fn run(seed: u64) -> Outcome {
+    let mut world = World::new(seed);
+    let broken = history(&mut world).err();
+    let trace = std::mem::take(&mut world.shared.lock().trace);
+    Outcome { trace, broken }
+}
+
+fn history(world: &mut World) -> Result<(), String> {
+    let loss = match world.below(10) {
+        0 => Loss::Genesis,
+        1 => Loss::Flush,
+        2 => Loss::Recreated,
+        _ => Loss::None,
+    };
+    let due = ACTIONS / 2 + world.below(ACTIONS / 4);
+    let mut lost = false;
+    for _ in 0..world.below(60) {
+        world.produce();
+    }
+    if loss == Loss::Genesis {
+        while world.stable_ends().contains(&0) {
+            world.produce();
+        }
+        world.lose_genesis();
+        lost = true;
+    }
+    for at in 0..ACTIONS {
+        act(world, loss);
+        if at >= due && !lost && world.reported().is_some() {
+            match loss {
+                Loss::Flush => world.flush(),
+                Loss::Recreated => world.recreate(),
+                Loss::None | Loss::Genesis => {}
+            }
+            lost = true;
+        }
+        check(world, loss, lost && loss != Loss::None)?;
+    }
+    calm(world, loss, lost)
+}
+
+/// Lets one thing happen.
+fn act(world: &mut World, loss: Loss) {
+    match world.below(100) {
+        0..20 => world.produce(),
+        20..22 => world.begin(),
+        22..25 => world.end_transaction(),
+        25..27 => world.compact(),
+        27 => world.elect(),
+        28..40 => pass(world),
+        40..43 => world.doom(),
+        43 => world.start(),
+        44..48 => world.arrive(),
+        48..56 => world.report(),
+        56..58 => world.save(),
+        // A server that loses data twice over is another history.
+        58 if loss == Loss::None => world.rewind(),
+        _ => {
+            if world.actors.is_empty() {
+                world.start();
+            }
+            world.step();
+        }
+    }
+}
+
+fn pass(world: &mut World) {
+    let span = match world.below(10) {
+        0 => 2_000,
+        1..4 => 100,
+        _ => 7,
+    };
+    world.clock.advance(Duration::from_millis(span));
+}
+
+fn positions(world: &World, checkpoint: &Checkpoint) -> BTreeMap<i32, u64> {
+    (0..world.partitions)
+        .filter_map(|p| {
+            let at = checkpoint.position(&world.topic, Partition(p))?;
+            Some((p, at.next.0))
+        })
+        .collect()
+}
+
+/// Checks every promise that holds at all times.
+fn check(world: &World, loss: Loss, lost: bool) -> Result<(), String> {
+    let (checkpoint, rows) = world.stored();
+    if loss == Loss::Recreated && lost {
+        return Ok(()); // rows of both logs: what counts is that it is said
+    }
+    let Some(checkpoint) = checkpoint else {
+        let empty = rows.is_empty();
+        return empty
+            .then_some(())
+            .ok_or(format!("rows without a checkpoint: {rows:?}"));
+    };
+    if lost {
+        return Err(format!(
+            "{loss:?}, and yet something was written: {checkpoint:?}"
+        ));
+    }
+    let next = positions(world, &checkpoint);
+    let expected = world.oracle.at(&next);
+    for key in expected.rows.keys().chain(rows.keys()) {
+        let (should, is) = (expected.rows.get(key), rows.get(key));
+        if should != is && !expected.unsure.contains(key) {
+            return Err(format!(
+                "at {next:?} `{key}` is {is:?} and should be {should:?}"
+            ));
+        }
+    }
+    let counted = checkpoint.counts.skipped + checkpoint.counts.dead;
+    let poison = u64::try_from(expected.poison.len()).expect("few");
+    if counted > poison || (!world.compacted && counted != poison) {
+        return Err(format!("{counted} records set aside, {poison} are poison"));
+    }
+    let letters = world.letters.letters();
+    let has_letter = |at: &(i32, u64)| {
+        let here = |o: &materializer_model::Origin| (o.partition.0, o.offset.0) == *at;
+        letters.iter().any(|letter| here(&letter.origin))
+    };
+    if checkpoint.counts.dead > 0 && !world.compacted && !expected.poison.iter().all(has_letter) {
+        return Err("a dead letter is missing".into());
+    }
+    let bar = checkpoint.bar.0.get(&world.topic);
+    let bar: Vec<u64> = bar
+        .into_iter()
+        .flat_map(|bar| bar.values().map(|end| end.0))
+        .collect();
+    if !world.bars.contains(&bar) {
+        return Err(format!("the bar {bar:?} was never the end"));
+    }
+    check_report(world, &checkpoint)
+}
+
+/// Checks what the owner says of itself.
+fn check_report(world: &World, checkpoint: &Checkpoint) -> Result<(), String> {
+    let Some(progress) = world.progress() else {
+        return Ok(());
+    };
+    let knows = progress
+        .checkpoint
+        .as_ref()
+        .is_some_and(|said| said.0 == *checkpoint);
+    if !knows {
+        return Ok(()); // not opened yet, or not heard yet
+    }
+    let next = positions(world, checkpoint);
+    if let Some(reported) = world.reported() {
+        let went_back = positions(world, reported)
+            .iter()
+            .any(|(p, had)| next.get(p) < Some(had));
+        let said = matches!(
+            progress.health,
+            Health::Rewound { .. } | Health::Failed { .. }
+        );
+        let opened = progress.phase != Phase::Starting;
+        if went_back && opened && progress.waits_for.is_none() && !said {
+            return Err(format!(
+                "the sink went back and health is {:?}",
+                progress.health
+            ));
+        }
+    }
+    if progress.held_ms.is_some() && progress.phase != Phase::Tailing {
+        return Err("the gates hold below the bar".into());
+    }
+    Ok(())
+}
+
+/// Ends all faults, lets one worker finish, and compares everything.
+fn calm(world: &mut World, loss: Loss, lost: bool) -> Result<(), String> {
+    world.shared.lock().faults = 0;
+    world.note("calm".into());
+    world.end_transaction();
+    world.actors.clear();
+    world.start();
+    for _ in 0..CALM_STEPS {
+        world.clock.advance(Duration::from_millis(20));
+        world.arrive();
+        world.step();
+        check(world, loss, lost && loss != Loss::None)?;
+        if lost && loss != Loss::None {
+            match world.health() {
+                Some(Health::Damaged { .. } | Health::Failed { .. }) => return Ok(()),
+                _ => continue,
+            }
+        }
+        let (Some(checkpoint), _) = world.stored() else {
+            continue;
+        };
+        let ends: BTreeMap<i32, u64> = (0..).zip(world.stable_ends()).collect();
+        let ready = world
+            .progress()
+            .is_some_and(|progress| progress.held_ms.is_some());
+        if ready && positions(world, &checkpoint) == ends {
+            return Ok(()); // `check` has compared every key at this position
+        }
+    }
+    let (checkpoint, _) = world.stored();
+    Err(format!(
+        "never at its end {:?}: {checkpoint:?}, {:?}, {loss:?}",
+        world.stable_ends(),
+        world.progress().map(|p| (p.health, p.gates)),
+    ))
+}
