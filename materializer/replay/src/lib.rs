@@ -1,5 +1,5 @@
 //! The loop of one unit: reads the log in order, folds it, commits batch and checkpoint together,
-//! and says at every moment how it is.
+//! and says at every moment how it is. And `verify`, which reads the log again and compares.
 //!
 //! Over the ports of `model` alone: it never asks the machine for the time, starts no thread and
 //! knows neither Kafka nor a sink. Whoever drives a [`Worker`] calls [`Worker::step`] again and again.
@@ -11,6 +11,7 @@ mod lag;
 mod lanes;
 mod pacing;
 mod partitioner;
+pub mod verify;
 mod worker;
 
 #[cfg(feature = "mutations")]
