@@ -1,11 +1,7 @@
-//! Every reachable state of one view, breadth first: several versions, two coordinators, a gateway
-//! that lags, operators who ask for anything. A coordinator may be paused for any time between
-//! deciding and acting, and crash; of three versions, one of the two may, of two versions, both.
-//! The fold, the plans and the decisions are the real ones; time stands still, with a
-//! soak and a drain of no length, so that they may end at any moment.
+//! One state of the exploration, what may follow it, and which states are the same.
 
 use std::collections::hash_map::DefaultHasher;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
@@ -15,7 +11,7 @@ use materializer_migrations::history::describe;
 use materializer_migrations::judge::plan;
 use materializer_migrations::plan::Plan;
 use materializer_migrations::versions::Soak;
-use materializer_migrations::{Body, Catalog, Envelope, Follower, Reports, Role, Verb, View};
+use materializer_migrations::{Body, Catalog, Envelope, Follower, Reports, Verb, View};
 use materializer_model::memory::{ManualClock, MemoryControl};
 use materializer_model::ports::{AliasPointer, ControlLog, ControlTopic};
 use materializer_model::{
@@ -31,10 +27,13 @@ const VERSIONS_MAX: u32 = 3;
 
 /// How much is explored.
 #[derive(Clone, Copy)]
-struct Scope {
-    versions: u32,
+pub(super) struct Scope {
+    pub(super) versions: u32,
     /// How many coordinators may be paused and crash; the others decide and act in one instant.
-    paused: usize,
+    pub(super) paused: usize,
+    /// Whether a paused coordinator may decide on an alias that it read some time before; else it
+    /// has just read it.
+    pub(super) remembers: bool,
 }
 
 /// What happens between one state and the next.
@@ -43,7 +42,7 @@ struct Scope {
     dead_code,
     reason = "shown by `Debug`, in the path to a state that breaks a rule"
 )]
-enum Step {
+pub(super) enum Step {
     Asks(Plan),
     DecidesAndDoes(Action),
     Decides(usize, Action),
@@ -54,30 +53,30 @@ enum Step {
 
 /// What one coordinator knows beyond the catalog, and what it is about to do.
 #[derive(Clone, Default)]
-struct Process {
-    alias: Option<Option<AliasPointer>>,
-    deleted: BTreeSet<VersionId>,
-    about_to: Option<Action>,
+pub(super) struct Process {
+    pub(super) alias: Option<Option<AliasPointer>>,
+    pub(super) deleted: BTreeSet<VersionId>,
+    pub(super) about_to: Option<Action>,
 }
 
 #[derive(Clone)]
-struct State {
-    scope: Scope,
-    catalog: Catalog,
-    processes: [Process; 2],
+pub(super) struct State {
+    pub(super) scope: Scope,
+    pub(super) catalog: Catalog,
+    pub(super) processes: [Process; 2],
     /// The alias as the sink stores it.
-    alias: Option<AliasPointer>,
+    pub(super) alias: Option<AliasPointer>,
     /// The versions of which something is stored.
-    stored: BTreeSet<VersionNumber>,
+    pub(super) stored: BTreeSet<VersionNumber>,
     /// Up to where the gateway has read, and the version that it routes to.
-    gateway: (Offset, Option<VersionNumber>),
+    pub(super) gateway: (Offset, Option<VersionNumber>),
     /// Whether the view had a live version before.
-    was_live: bool,
+    pub(super) was_live: bool,
 }
 
 /// Reports in which all is well and the gateway has read up to an offset.
 #[derive(Default)]
-struct AllIsWell(HashMap<Offset, Reports>);
+pub(super) struct AllIsWell(HashMap<Offset, Reports>);
 
 impl AllIsWell {
     fn reports(&mut self, gateway: Offset) -> &Reports {
@@ -111,7 +110,7 @@ fn edition(number: u32) -> ViewDefinition {
 }
 
 impl State {
-    fn new(scope: Scope) -> Self {
+    pub(super) fn new(scope: Scope) -> Self {
         let mut state = Self {
             scope,
             catalog: Catalog::default(),
@@ -129,7 +128,7 @@ impl State {
         state
     }
 
-    fn view(&self) -> Option<&View> {
+    pub(super) fn view(&self) -> Option<&View> {
         self.catalog.view(&view())
     }
 
@@ -161,7 +160,7 @@ impl State {
         self.append(views, fact.answers, fact.body);
     }
 
-    fn decide(&self, process: &Process, well: &mut AllIsWell) -> Vec<Action> {
+    pub(super) fn decide(&self, process: &Process, well: &mut AllIsWell) -> Vec<Action> {
         let begun = Begun {
             end: Offset(0),
             at: NOW,
@@ -195,7 +194,7 @@ impl State {
     }
 
     /// Does an action; a paused process remembers what came of it.
-    fn act(&mut self, index: Option<usize>, action: Action) {
+    pub(super) fn act(&mut self, index: Option<usize>, action: Action) {
         match action {
             Action::Append(fact) => return self.append_fact(*fact),
             Action::ReadAlias(_) => {}
@@ -209,7 +208,7 @@ impl State {
             }
             Action::Delete(version, _) => {
                 self.stored.remove(&version.number);
-                if let Some(index) = index {
+                if let Some(index) = index.filter(|_| self.scope.remembers) {
                     self.processes[index].deleted.insert(version);
                 }
                 return;
@@ -218,12 +217,12 @@ impl State {
                 panic!("not to be done here: {action:?}")
             }
         }
-        if let Some(index) = index {
+        if let Some(index) = index.filter(|_| self.scope.remembers) {
             self.processes[index].alias = Some(self.alias.clone());
         }
     }
 
-    fn gateway_reads(&mut self) {
+    pub(super) fn gateway_reads(&mut self) {
         let live = self
             .view()
             .and_then(|view| view.alias.as_ref())
@@ -260,7 +259,7 @@ impl State {
     }
 
     /// The states that may follow.
-    fn next(&self, well: &mut AllIsWell) -> Vec<(Step, Self)> {
+    pub(super) fn next(&self, well: &mut AllIsWell) -> Vec<(Step, Self)> {
         let mut next = Vec::new();
         if self.catalog.outstanding().is_empty() {
             for verb in self.verbs() {
@@ -275,13 +274,7 @@ impl State {
             }
         }
         if self.scope.paused < self.processes.len() {
-            // It has just looked at everything.
-            let process = Process {
-                alias: Some(self.alias.clone()),
-                deleted: self.deleted(),
-                about_to: None,
-            };
-            for action in self.decide(&process, well) {
+            for action in self.decide(&self.has_just_looked(), well) {
                 let mut state = self.clone();
                 let what = Step::DecidesAndDoes(action.clone());
                 state.act(None, action);
@@ -299,15 +292,18 @@ impl State {
         next
     }
 
-    fn deleted(&self) -> BTreeSet<VersionId> {
+    /// What a coordinator knows that has just looked at everything.
+    fn has_just_looked(&self) -> Process {
         let versions = self
             .view()
             .into_iter()
             .flat_map(|view| view.versions.values());
-        versions
-            .filter(|version| !self.stored.contains(&version.id.number))
-            .map(|version| version.id.clone())
-            .collect()
+        let gone = versions.filter(|version| !self.stored.contains(&version.id.number));
+        Process {
+            alias: Some(self.alias.clone()),
+            deleted: gone.map(|version| version.id.clone()).collect(),
+            about_to: None,
+        }
     }
 
     fn next_of_paused(&self, index: usize, well: &mut AllIsWell, next: &mut Vec<(Step, Self)>) {
@@ -319,7 +315,8 @@ impl State {
             state.act(Some(index), action);
             next.push((what, state));
         } else {
-            for action in self.decide(process, well) {
+            let looked = (!self.scope.remembers).then(|| self.has_just_looked());
+            for action in self.decide(looked.as_ref().unwrap_or(process), well) {
                 let mut state = self.clone();
                 let what = Step::Decides(index, action.clone());
                 state.processes[index].about_to = Some(action);
@@ -334,7 +331,7 @@ impl State {
     }
 
     /// Two states with the same key behave alike: offsets count only against each other.
-    fn key(&self) -> u64 {
+    pub(super) fn key(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         let view = self.view();
         let moved = view.and_then(|view| view.pointer());
@@ -395,181 +392,4 @@ impl State {
         }
         hasher.finish()
     }
-
-    fn check(&self) -> Result<(), String> {
-        let Some(view) = self.view() else {
-            return Ok(());
-        };
-        let in_role = |role| {
-            view.versions
-                .values()
-                .filter(move |v| v.role == role)
-                .count()
-        };
-        if in_role(Role::Live) > 1 || in_role(Role::Standby) > 1 || in_role(Role::Building) > 1 {
-            return Err("two in a role for one".into());
-        }
-        if self.was_live && view.live().is_none() && view.retired.is_none() {
-            return Err("no live version although nobody retired the view".into());
-        }
-        if view.alias.as_ref().map(|alias| alias.version) != view.live().map(|live| live.id.number)
-        {
-            return Err("the alias does not name the live version".into());
-        }
-        for version in view.versions.values() {
-            let kept = !matches!(version.role, Role::Retiring | Role::Retired);
-            let stored = self.stored.contains(&version.id.number);
-            if kept && !stored {
-                return Err(format!(
-                    "{} is {} and was deleted",
-                    version.id, version.role
-                ));
-            }
-            if version.role == Role::Retired && stored {
-                return Err(format!("{} is retired and still stored", version.id));
-            }
-        }
-        if self
-            .gateway
-            .1
-            .is_some_and(|routed| !self.stored.contains(&routed))
-        {
-            return Err("the gateway routes to what was deleted".into());
-        }
-        let confirmed = view
-            .alias
-            .as_ref()
-            .is_some_and(|alias| alias.soak != Soak::Unconfirmed);
-        if confirmed && self.alias != view.pointer() {
-            return Err("the alias was confirmed and is not in the sink".into());
-        }
-        Ok(())
-    }
-
-    /// Lets one coordinator and the gateway work undisturbed, then looks whether anything is stuck.
-    fn settles(mut self, well: &mut AllIsWell) -> Result<(), String> {
-        self.scope.paused = 1;
-        for _ in 0..200 {
-            self.gateway_reads();
-            self.processes[0].alias = None;
-            let mut idle = true;
-            loop {
-                let actions = self.decide(&self.processes[0], well);
-                let Some(action) = actions.into_iter().next() else {
-                    break;
-                };
-                idle = matches!(action, Action::ReadAlias(_)) && idle;
-                self.act(Some(0), action);
-                self.gateway_reads();
-            }
-            if idle {
-                return self.is_settled();
-            }
-        }
-        Err("it never comes to rest".into())
-    }
-
-    fn is_settled(&self) -> Result<(), String> {
-        let Some(view) = self.view() else {
-            return Ok(());
-        };
-        if !self.catalog.outstanding().is_empty() {
-            return Err("a request is never answered".into());
-        }
-        if self.alias != view.pointer() {
-            return Err("the alias never follows".into());
-        }
-        for version in view.versions.values() {
-            let way_out = match version.role {
-                Role::Building => Verb::Abort {
-                    version: version.id.clone(),
-                },
-                Role::Live => Verb::Retire {
-                    view: version.id.view.clone(),
-                    version: None,
-                },
-                Role::Retired => continue,
-                // With a soak of no length, a standby goes by itself, as what follows it does.
-                Role::Standby | Role::Draining | Role::Retiring => {
-                    return Err(format!("{} stays {}", version.id, version.role));
-                }
-            };
-            if plan(&self.catalog, &way_out).is_err() {
-                return Err(format!(
-                    "no verb leads out of {} for {}",
-                    version.role, version.id
-                ));
-            }
-        }
-        Ok(())
-    }
-}
-
-fn explore(scope: Scope) -> BTreeSet<Vec<Role>> {
-    let mut well = AllIsWell::default();
-    let mut came_from: HashMap<u64, (u64, Step)> = HashMap::new();
-    let mut seen = HashSet::from([State::new(scope).key()]);
-    let mut queue = VecDeque::from([State::new(scope)]);
-    let mut settled = HashSet::new();
-    let mut roles = BTreeSet::new();
-    while let Some(state) = queue.pop_front() {
-        let key = state.key();
-        let mut alone = state.clone();
-        alone.processes = Default::default();
-        alone.gateway_reads();
-        // What a state settles to does not depend on who is paused.
-        let untried = settled.insert(alone.key());
-        let settles = |well| if untried { alone.settles(well) } else { Ok(()) };
-        let broken = state.check().and_then(|()| settles(&mut well));
-        if let Err(broken) = broken {
-            panic!("{broken}\n{}", path(&came_from, key).join("\n"));
-        }
-        let versions = state
-            .view()
-            .into_iter()
-            .flat_map(|view| view.versions.values());
-        roles.insert(versions.map(|version| version.role).collect());
-        for (what, next) in state.next(&mut well) {
-            let found = next.key();
-            if seen.insert(found) {
-                came_from.insert(found, (key, what));
-                queue.push_back(next);
-            }
-        }
-    }
-    roles
-}
-
-#[test]
-fn no_interleaving_of_three_versions_breaks_an_invariant_and_every_state_has_a_way_out() {
-    let roles = explore(Scope {
-        versions: 3,
-        paused: 1,
-    });
-    for reached in [
-        vec![Role::Retired, Role::Standby, Role::Live],
-        vec![Role::Retired, Role::Retired, Role::Retired],
-        vec![Role::Live, Role::Standby, Role::Building],
-        vec![Role::Draining, Role::Standby, Role::Live],
-    ] {
-        assert!(roles.contains(&reached), "{reached:?} was not reached");
-    }
-}
-
-#[test]
-fn no_interleaving_of_two_paused_coordinators_breaks_an_invariant() {
-    explore(Scope {
-        versions: 2,
-        paused: 2,
-    });
-}
-
-fn path(came_from: &HashMap<u64, (u64, Step)>, mut key: u64) -> Vec<String> {
-    let mut path = Vec::new();
-    while let Some((before, what)) = came_from.get(&key) {
-        path.push(format!("{what:?}"));
-        key = *before;
-    }
-    path.reverse();
-    path
 }
