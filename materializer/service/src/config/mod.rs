@@ -103,6 +103,8 @@ pub struct Config {
     pub dev: bool,
     /// How units are fed.
     pub worker: WorkerSection,
+    /// How long a version is kept after the last reader was routed to it.
+    pub drain: Duration,
     /// How the log of this process looks.
     pub log: LogSection,
     /// Whom the catalog names as the one who asked.
@@ -116,6 +118,8 @@ pub struct KafkaSection {
     pub brokers: String,
     /// librdkafka's properties. Any of them may be a secret.
     pub properties: BTreeMap<String, Secret>,
+    /// Whether they are librdkafka's mock of a broker, which leaves some requests unanswered: the demo's.
+    pub mock: bool,
 }
 
 /// A sink's server.
@@ -239,6 +243,7 @@ fn read(root: &Node, report: &Report<'_>, environment: &BTreeMap<String, String>
         advertise: top.text("advertise").map(str::to_owned),
         dev: top.read("dev", boolean).unwrap_or(false),
         worker: read_worker(top.node("worker"), report),
+        drain: top.read("drain", duration).unwrap_or(Duration::from_secs(60)),
         log: read_log(top.node("log"), report),
         who: top.text("who").map_or(account, str::to_owned),
     };
@@ -264,10 +269,12 @@ fn read_kafka(node: Option<&Node>, report: &Report<'_>) -> KafkaSection {
             properties.insert(property.to_owned(), value);
         }
     }
+    let mock = section.read("mock", boolean).unwrap_or(false);
     section.finish();
     KafkaSection {
         brokers,
         properties,
+        mock,
     }
 }
 
