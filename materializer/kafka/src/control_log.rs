@@ -185,7 +185,8 @@ impl KafkaControlLog {
             .iter()
             .map(|which| self.topic(*which).clone())
             .collect();
-        let described = describe(&self.client, &topics).map_err(control_error)?;
+        let described =
+            describe(&self.client, self.settings.cluster(), &topics).map_err(control_error)?;
         let mut ids = described.into_iter().map(|facts| facts.id);
         let mut next = || ids.next().expect("one answer for each topic");
         Ok(ControlIdentity {

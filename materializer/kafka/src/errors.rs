@@ -106,7 +106,11 @@ pub(crate) fn log_error(watch: &Watch, code: RDKafkaErrorCode, what: &str) -> Lo
 
 /// Says the same of any error of the binding.
 pub(crate) fn kafka_error(watch: &Watch, error: &KafkaError, what: &str) -> LogError {
-    match error.rdkafka_error_code() {
+    let code = match error {
+        KafkaError::AdminOp(code) => Some(*code),
+        _ => error.rdkafka_error_code(),
+    };
+    match code {
         Some(code) => log_error(watch, code, what),
         None => LogError::Refused(format!("{what}: {error}")),
     }

@@ -10,6 +10,7 @@
 )]
 
 mod admin;
+mod bulk;
 mod client;
 mod control_log;
 mod errors;
@@ -20,6 +21,7 @@ mod observer;
 mod produce;
 mod sample;
 
+pub use bulk::BulkWriter;
 pub use client::{Cluster, KafkaSettings, PropertyError};
 pub use control_log::{KafkaControlLog, control_topic};
 pub use lane::{Lane, Profile};

@@ -16,7 +16,7 @@ use materializer_model::{Clock, End, Ends, Monotonic, Offset, Partition, Topic, 
 use rdkafka::client::Client;
 
 use crate::admin::Admin;
-use crate::client::{Cluster, KafkaSettings, REQUEST};
+use crate::client::{Cluster, KafkaSettings, REQUEST, shape};
 use crate::errors::{Watch, kafka_error, log_error};
 use crate::ffi::{self, OffsetOf};
 
@@ -152,7 +152,8 @@ impl Shared {
         watched: Option<&BTreeMap<Topic, Pace>>,
     ) -> Result<Arc<Ends>, LogError> {
         let asked = self.clock.monotonic();
-        let outcome = self.with_client(|client| list_ends(client, topics, asked));
+        let outcome =
+            self.with_client(|client| list_ends(client, self.settings.cluster(), topics, asked));
         let mut ends = lock(&self.ends);
         let mut next = Ends::clone(&ends);
         if let Some(watched) = watched {
@@ -194,9 +195,14 @@ impl Shared {
     }
 }
 
-fn list_ends(client: &Client<Watch>, topics: &[Topic], asked: Monotonic) -> Result<Ends, LogError> {
+fn list_ends(
+    client: &Client<Watch>,
+    cluster: Cluster,
+    topics: &[Topic],
+    asked: Monotonic,
+) -> Result<Ends, LogError> {
     let mut partitions = Vec::new();
-    for facts in describe(client, topics)? {
+    for facts in describe(client, cluster, topics)? {
         let topic = facts.topic.as_str();
         partitions.extend((0..facts.partitions).map(|partition| (topic.to_owned(), partition)));
     }
@@ -245,10 +251,29 @@ fn list_ends(client: &Client<Watch>, topics: &[Topic], asked: Monotonic) -> Resu
 /// Returns what is known of each topic without its settings, in the order asked for.
 pub(crate) fn describe(
     client: &Client<Watch>,
+    cluster: Cluster,
     topics: &[Topic],
 ) -> Result<Vec<TopicFacts>, LogError> {
     if topics.is_empty() {
         return Ok(Vec::new());
+    }
+    let bare = |topic: &str, id: String, partitions| TopicFacts {
+        topic: Topic::new(topic),
+        id: TopicId(id),
+        partitions,
+        policy: None,
+        retention: None,
+        retention_bytes: None,
+        tombstone_retention: None,
+    };
+    if cluster == Cluster::Mock {
+        // It does not answer this request, and none of its topics is ever made anew.
+        let facts = topics.iter().map(|topic| {
+            let partitions = shape(client, topic)?.partitions.len();
+            let partitions = i32::try_from(partitions).unwrap_or(i32::MAX);
+            Ok(bare(topic.as_str(), format!("mock:{topic}"), partitions))
+        });
+        return facts.collect();
     }
     let names: Vec<&str> = topics.iter().map(Topic::as_str).collect();
     let described = ffi::describe_topics(client, &names, REQUEST)
@@ -258,15 +283,7 @@ pub(crate) fn describe(
         let (id, partitions) = entry.described.map_err(|code| {
             log_error(client.context(), code, &format!("topic `{}`", entry.topic))
         })?;
-        let facts = TopicFacts {
-            topic: Topic::new(&entry.topic),
-            id: TopicId(id),
-            partitions,
-            policy: None,
-            retention: None,
-            retention_bytes: None,
-            tombstone_retention: None,
-        };
+        let facts = bare(&entry.topic, id, partitions);
         found.insert(entry.topic, facts);
     }
     let missing = |topic: &Topic| LogError::Unavailable(format!("topic `{topic}`: no answer"));
@@ -287,7 +304,8 @@ impl LogObserver for Observer {
 
     fn facts(&self, topics: &[Topic]) -> Result<Vec<TopicFacts>, LogError> {
         let shared = &self.shared;
-        let mut facts = shared.with_client(|client| describe(client, topics))?;
+        let mut facts =
+            shared.with_client(|client| describe(client, shared.settings.cluster(), topics))?;
         match shared.settings.cluster() {
             Cluster::Mock => {}
             Cluster::Production | Cluster::Dev => {

@@ -30,7 +30,9 @@ impl Services {
     /// Where there is none of that name.
     #[must_use]
     pub fn get(&self, name: &str) -> &str {
-        self.0.get(name).unwrap_or_else(|| panic!("target/services/env has no {name}"))
+        self.0
+            .get(name)
+            .unwrap_or_else(|| panic!("target/services/env has no {name}"))
     }
 
     /// Returns the settings of the plain listener, whose user may do everything.
@@ -45,7 +47,9 @@ impl Services {
     /// Where a property may not be set.
     #[must_use]
     pub fn kafka_with(&self, listener: &str, properties: &[(&str, &str)]) -> KafkaSettings {
-        let properties = properties.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        let properties = properties
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
         KafkaSettings::new(self.get(listener), properties.collect(), Cluster::Dev)
             .expect("properties that may be set")
     }

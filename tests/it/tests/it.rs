@@ -1,0 +1,6 @@
+//! The live tests, one binary.
+
+#[path = "it/kafka.rs"]
+mod kafka;
+#[path = "it/kafka_security.rs"]
+mod kafka_security;
