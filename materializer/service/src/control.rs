@@ -82,6 +82,8 @@ pub struct Control {
     inner: Mutex<Inner>,
     snapshot: RwLock<Arc<State>>,
     clock: Arc<dyn Clock>,
+    /// When the control thread came round last, whether or not it could read.
+    round: Mutex<Monotonic>,
 }
 
 impl Control {
@@ -105,6 +107,7 @@ impl Control {
                 state: State::default(),
             }),
             snapshot: RwLock::default(),
+            round: Mutex::new(clock.monotonic()),
             clock,
         };
         control.refresh()?;
@@ -142,6 +145,18 @@ impl Control {
     pub fn state(&self) -> Arc<State> {
         let snapshot = self.snapshot.read().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(&snapshot)
+    }
+
+    /// Takes in that the control thread came round.
+    pub fn came_round(&self) {
+        *self.round.lock().unwrap_or_else(PoisonError::into_inner) = self.clock.monotonic();
+    }
+
+    /// Returns how long ago the control thread came round last.
+    #[must_use]
+    pub fn since_round(&self) -> Duration {
+        let round = *self.round.lock().unwrap_or_else(PoisonError::into_inner);
+        self.clock.monotonic().since(round)
     }
 
     /// Appends a claim, reads the claims to their end, and returns the token if the claim is the

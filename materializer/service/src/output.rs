@@ -5,6 +5,7 @@
 
 use std::fmt::{self, Display};
 use std::io::{self, Write};
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -206,12 +207,24 @@ impl Display for Bytes {
     }
 }
 
+/// A span in words: `6m 17s`, `52s`, `3d 4h`.
+#[must_use]
+pub fn span(span: Duration) -> String {
+    let seconds = span.as_secs();
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3_600 => format!("{}m {}s", seconds / 60, seconds % 60),
+        3_600..86_400 => format!("{}h {}m", seconds / 3_600, seconds % 3_600 / 60),
+        _ => format!("{}d {}h", seconds / 86_400, seconds % 86_400 / 3_600),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn counts_and_bytes_are_readable() {
+    fn counts_bytes_and_spans_are_readable() {
         for (count, expected) in [
             (0, "0"),
             (999, "999"),
@@ -219,6 +232,15 @@ mod tests {
             (41_203_117, "41 203 117"),
         ] {
             assert_eq!(Count(count).to_string(), expected);
+        }
+        for (seconds, expected) in [
+            (0, "0s"),
+            (52, "52s"),
+            (377, "6m 17s"),
+            (86_340, "23h 59m"),
+            (273_600, "3d 4h"),
+        ] {
+            assert_eq!(span(Duration::from_secs(seconds)), expected);
         }
         for (bytes, expected) in [(0, "0 B"), (1536, "1.5 KiB"), (11_200_000_000, "10.4 GiB")] {
             assert_eq!(Bytes(bytes).to_string(), expected);

@@ -17,9 +17,9 @@ use std::time::Duration;
 
 use materializer_migrations::{Version, desired};
 use materializer_model::definition::Target;
-use materializer_model::progress::{Claim, Directive, Feed, Progress};
+use materializer_model::progress::{Claim, Directive, Feed, Phase, Progress};
 use materializer_model::{
-    ClaimId, Clock, Monotonic, Offset, ProcessId, Token, Unit, ViewName, WorkerId,
+    ClaimId, Clock, Monotonic, Offset, ProcessId, Token, Topic, Unit, ViewName, WorkerId,
 };
 use tracing::{error, info, warn};
 
@@ -123,6 +123,23 @@ impl Pool {
         self.publish(state);
     }
 
+    /// Returns the topics that units here read, and whether one of them follows their ends.
+    #[must_use]
+    pub fn topics(&self, state: &State) -> BTreeMap<Topic, bool> {
+        let mut topics = BTreeMap::new();
+        for (unit, running) in &self.units {
+            let Some(version) = state.follower.catalog().version(&unit.version) else {
+                continue;
+            };
+            let report = running.report();
+            let tailing = report.is_some_and(|report| report.phase == Phase::Tailing);
+            for topic in &version.definition.from.topics {
+                *topics.entry(topic.clone()).or_default() |= tailing;
+            }
+        }
+        topics
+    }
+
     /// Ends every unit in order: the last commit, the last report.
     pub fn close(mut self) {
         for running in self.units.values() {
@@ -151,7 +168,7 @@ impl Pool {
             };
             self.published.remove(&unit);
             match running.join().0 {
-                Some(Next::Again) => info!(%unit, "unit has stopped"),
+                Some(Next::Again | Next::Wait(_)) => info!(%unit, "unit has stopped"),
                 Some(Next::Fenced) => {
                     warn!(%unit, "unit was taken over by another worker");
                     self.fail(&unit);
@@ -288,12 +305,9 @@ impl Pool {
             return Ok(None);
         };
         let feeder = self.feeders.open(unit, version, token.clone())?;
-        Ok(Some(Running::start(
-            unit,
-            token,
-            directive.clone(),
-            feeder,
-        )?))
+        let clock = Arc::clone(&self.clock);
+        let running = Running::start(unit, token, directive.clone(), feeder, clock)?;
+        Ok(Some(running))
     }
 
     /// Reports the units that are due: every second, when their health changes, and at once when a

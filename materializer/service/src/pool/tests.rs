@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use materializer_migrations::{CatalogClient, Verb};
 use materializer_model::memory::{ManualClock, MemoryControl};
-use materializer_model::progress::{Health, Phase};
+use materializer_model::progress::Health;
 use materializer_model::{EventId, Fingerprint, Timestamp, ViewDefinition};
 
 use super::*;
@@ -20,9 +20,7 @@ impl Feeder for Idle {
         if let Feed::Hold { why } = &directive.feed {
             self.health = Health::Waiting { why: why.clone() };
         }
-        // A real one waits for the log.
-        Stop::default().wait(Duration::from_millis(1));
-        Next::Again
+        Next::Wait(Duration::from_millis(1))
     }
 
     fn report(&self) -> Progress {

@@ -3,11 +3,17 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use materializer_model::progress::{Directive, Progress};
-use materializer_model::{Token, Unit};
+use materializer_model::{Clock, Monotonic, Token, Unit};
 
 use crate::stop::Stop;
+
+/// How often a unit says how it is.
+const REPORT_EVERY: Duration = Duration::from_millis(100);
+/// How often a unit that waits looks for a new directive.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Feeds one unit: reads, writes, and says how it is.
 pub trait Feeder: Send {
@@ -25,8 +31,10 @@ pub trait Feeder: Send {
 /// What a step leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Another step.
+    /// Another step, at once.
     Again,
+    /// Another step, after this time at the latest.
+    Wait(Duration),
     /// Nothing: a later claim owns the unit.
     Fenced,
 }
@@ -54,6 +62,7 @@ impl Running {
         token: Token,
         directive: Directive,
         mut feeder: Box<dyn Feeder>,
+        clock: Arc<dyn Clock>,
     ) -> std::io::Result<Self> {
         let directive = Arc::new(Mutex::new(Arc::new(directive)));
         let report = Arc::default();
@@ -61,7 +70,7 @@ impl Running {
         let work = {
             let (directive, report, stop) =
                 (Arc::clone(&directive), Arc::clone(&report), stop.clone());
-            move || feed(&mut *feeder, &directive, &report, &stop)
+            move || feed(&mut *feeder, &directive, &report, &*clock, &stop)
         };
         let thread = thread::Builder::new().name(unit.to_string()).spawn(work)?;
         Ok(Self {
@@ -107,8 +116,10 @@ fn feed(
     feeder: &mut dyn Feeder,
     directive: &Mutex<Arc<Directive>>,
     report: &Mutex<Option<Progress>>,
+    clock: &dyn Clock,
     stop: &Stop,
 ) -> Next {
+    let mut reported: Option<Monotonic> = None;
     loop {
         let current = Arc::clone(&lock(directive));
         if stop.is_set() {
@@ -117,9 +128,15 @@ fn feed(
             return Next::Again;
         }
         let next = feeder.step(&current);
-        *lock(report) = Some(feeder.report());
+        let now = clock.monotonic();
+        // A report copies the whole checkpoint: not with every step of a busy unit.
+        if reported.is_none_or(|at| now.since(at) >= REPORT_EVERY) {
+            *lock(report) = Some(feeder.report());
+            reported = Some(now);
+        }
         match next {
             Next::Again => {}
+            Next::Wait(limit) => stop.wait(limit.min(LOOK_EVERY)),
             Next::Fenced => return next,
         }
     }

@@ -1,0 +1,100 @@
+//! The sinks as the coordinator reaches them: Redis by its own connections, tantivy copies through the
+//! workers that hold them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use materializer_migrations::ViewSinks;
+use materializer_model::definition::{QueryGate, RedisTarget, Target};
+use materializer_model::ports::{SinkAdmin, SinkError};
+use materializer_model::{CatalogId, Clock, Unit, ViewDefinition};
+use materializer_sinks::redis::RedisAdmin;
+use serde::Deserialize;
+
+use crate::config::Config;
+use crate::connect;
+
+/// How long a worker is waited for.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// The administrations of all sinks, made when they are first asked for.
+pub struct Admins {
+    config: Arc<Config>,
+    catalog: CatalogId,
+    clock: Arc<dyn Clock>,
+    agent: ureq::Agent,
+    /// By connection, key template and shards: what an administration is made of.
+    redis: BTreeMap<(String, String, u16), RedisAdmin>,
+}
+
+impl Admins {
+    /// Makes the administrations of an installation's sinks; nothing is reached yet.
+    #[must_use]
+    pub fn new(config: Arc<Config>, catalog: CatalogId, clock: Arc<dyn Clock>) -> Self {
+        let agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(ANSWER_WITHIN))
+            .max_redirects(0)
+            .proxy(None)
+            .build();
+        Self {
+            config,
+            catalog,
+            clock,
+            agent: agent.into(),
+            redis: BTreeMap::new(),
+        }
+    }
+
+    fn redis(&mut self, target: &RedisTarget) -> Result<&mut RedisAdmin, SinkError> {
+        let key = (
+            target.connection.clone(),
+            target.key.clone(),
+            target.shards,
+        );
+        // Two look-ups: an entry would hold the map while the administration is made.
+        if !self.redis.contains_key(&key) {
+            let place = connect::redis_place(&self.config, &target.connection, &self.catalog)
+                .map_err(|error| SinkError::Refused(format!("{error:#}")))?;
+            let admin = RedisAdmin::new(place, target, Arc::clone(&self.clock))?;
+            self.redis.insert(key.clone(), admin);
+        }
+        Ok(self.redis.get_mut(&key).expect("put in above"))
+    }
+}
+
+/// As much of a search's answer as a gate needs.
+#[derive(Deserialize)]
+struct Found {
+    total: u64,
+}
+
+impl ViewSinks for Admins {
+    fn admin(
+        &mut self,
+        definition: &ViewDefinition,
+    ) -> Result<Option<&mut dyn SinkAdmin>, SinkError> {
+        match &definition.to {
+            Target::Redis(target) => Ok(Some(self.redis(target)?)),
+            Target::Tantivy(_) | Target::Memory {} => Ok(None),
+        }
+    }
+
+    fn hits(&mut self, query: &QueryGate, copies: &[(Unit, String)]) -> Result<u64, SinkError> {
+        let Some((unit, address)) = copies.first() else {
+            return Err(SinkError::Unavailable("no copy is servable".to_owned()));
+        };
+        let unavailable =
+            |error: ureq::Error| SinkError::Unavailable(format!("`{unit}` at `{address}`: {error}"));
+        let url = format!("http://{address}/internal/v1/units/{unit}/search");
+        let request = serde_json::json!({"q": query.q, "size": 0});
+        let mut response = self.agent.post(&url).send_json(&request).map_err(unavailable)?;
+        if !response.status().is_success() {
+            let why = response.body_mut().read_to_string().map_err(unavailable)?;
+            return Err(SinkError::Refused(format!("`{}`: {why}", query.q)));
+        }
+        let found: Found = response.body_mut().read_json().map_err(unavailable)?;
+        Ok(found.total)
+    }
+}

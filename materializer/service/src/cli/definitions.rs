@@ -1,0 +1,86 @@
+//! The definitions that a verb is about: files in, definitions or all their faults out.
+
+use std::path::PathBuf;
+
+use materializer_migrations::Catalog;
+use materializer_model::{Fingerprint, ViewDefinition};
+use materializer_view::{Difference, diff, fingerprint, parse};
+
+use super::context::Context;
+use crate::output::{Failure, Format};
+
+/// A definition and where it was read.
+#[derive(Debug)]
+pub(super) struct Defined {
+    pub(super) file: PathBuf,
+    pub(super) text: String,
+    pub(super) definition: ViewDefinition,
+    pub(super) fingerprint: Fingerprint,
+}
+
+/// Reads definitions from files. The faults of all files are told before anything else is done.
+pub(super) fn read(context: &Context, files: &[PathBuf]) -> Result<Vec<Defined>, Failure> {
+    let mut all: Vec<Defined> = Vec::new();
+    let mut faults = 0;
+    for file in files {
+        let text = std::fs::read_to_string(file).map_err(|error| {
+            Failure::usage(
+                format!("cannot read `{}`: {error}", file.display()),
+                "name the files of views, as in `views/products.yaml`",
+            )
+        })?;
+        match parse(&file.display().to_string(), &text) {
+            Ok(definitions) => all.extend(definitions.into_iter().map(|definition| Defined {
+                file: file.clone(),
+                text: text.clone(),
+                fingerprint: fingerprint(&definition),
+                definition,
+            })),
+            Err(found) => {
+                faults += found.all().len();
+                context.output.note(match context.output.format() {
+                    Format::Text => format!("{found}\n"),
+                    Format::Json => serde_json::to_string(&found)?,
+                })?;
+            }
+        }
+    }
+    if faults > 0 {
+        let plural = if faults == 1 { "fault" } else { "faults" };
+        return Err(Failure::usage(
+            format!("the definitions have {faults} {plural}"),
+            "every key is explained in docs/views.md",
+        ));
+    }
+    all.sort_by(|a, b| a.definition.view.cmp(&b.definition.view));
+    for pair in all.windows(2) {
+        if let [one, other] = pair
+            && one.definition.view == other.definition.view
+        {
+            let name = &one.definition.view;
+            return Err(Failure::usage(
+                format!(
+                    "view `{name}` is defined in `{}` and in `{}`",
+                    one.file.display(),
+                    other.file.display()
+                ),
+                "keep one of them",
+            ));
+        }
+    }
+    Ok(all)
+}
+
+/// Says what lies between a definition and the version that it is held against: the one that is this
+/// definition already, else the live one, else the candidate. `None` for a view's first version.
+pub(super) fn difference(catalog: &Catalog, defined: &Defined) -> Option<Difference> {
+    let view = catalog.view(&defined.definition.view)?;
+    let versions = [view.live(), view.standby(), view.candidate()];
+    let mut known = versions.into_iter().flatten();
+    let same = known
+        .clone()
+        .find(|version| version.fingerprint == defined.fingerprint);
+    let against = same.or_else(|| known.next())?;
+    let difference = diff(&against.definition, &defined.definition);
+    Some(difference.given(&against.fingerprint, &defined.fingerprint))
+}

@@ -1,0 +1,172 @@
+//! `init`: a draft of a view from a topic's records, and of the settings where there are none.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use materializer_model::{LogRow, Record, Topic};
+use materializer_view::{draft, parse};
+use serde::Serialize;
+
+use super::context::Context;
+use crate::config::{Config, FILE};
+use crate::connect;
+use crate::output::{Exit, Failure};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The topic that the view is derived from.
+    topic: String,
+    /// Where Kafka is; written into the settings where there are none.
+    #[arg(long, value_name = "HOST:PORT")]
+    brokers: Option<String>,
+    /// Where Redis is; written into the settings where there are none.
+    #[arg(long, value_name = "URL", default_value = "redis://127.0.0.1:6379")]
+    redis: String,
+}
+
+/// How many records of each partition a draft is made from.
+const SAMPLE: u64 = 100;
+
+#[derive(Serialize)]
+struct Written {
+    view: String,
+    file: PathBuf,
+    records: usize,
+}
+
+impl fmt::Display for Written {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let file = self.file.display();
+        write!(
+            f,
+            "{file}: a draft of view `{}` from {} records; look at it, then `materializer try {file}`",
+            self.view, self.records
+        )
+    }
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
+    let config = settings(args, context)?;
+    let topic = Topic::new(&args.topic);
+    let kafka = connect::kafka(&config)?;
+    let sample = materializer_kafka::sample(&kafka, &topic, SAMPLE).map_err(|error| {
+        let known = materializer_kafka::list_topics(&kafka).unwrap_or_default();
+        let known: Vec<String> = known.keys().map(|topic| format!("`{topic}`")).collect();
+        Failure::new(Exit::Failed, error, format!("the topics are {}", known.join(", ")))
+    })?;
+    let samples: Vec<Record<'_>> = sample
+        .rows
+        .rows()
+        .filter_map(|row| match row {
+            LogRow::Record(record) => Some(record),
+            LogRow::End { .. } => None,
+        })
+        .collect();
+    if samples.is_empty() {
+        return Err(Failure::refused(
+            format!("topic `{topic}` is empty: there is nothing to make a draft from"),
+            "produce some records first, or write the definition as docs/views.md says",
+        ));
+    }
+    let text = draft(&args.topic, &samples);
+    let parsed = parse("draft", &text)?;
+    let view = parsed
+        .first()
+        .map(|definition| definition.view.to_string())
+        .unwrap_or_default();
+    let file = PathBuf::from("views").join(format!("{view}.yaml"));
+    write_new(&file, &text)?;
+    context.output.show(&Written {
+        view,
+        file,
+        records: samples.len(),
+    })?;
+    Ok(Exit::Done)
+}
+
+/// Reads the settings, or writes them where there are none.
+fn settings(args: &Args, context: &Context) -> Result<Config, Failure> {
+    let path = context.path();
+    if path.exists() {
+        if args.brokers.is_some() {
+            context.output.note(format!(
+                "`{}` exists and is left as it is; `--brokers` is not used",
+                path.display()
+            ))?;
+        }
+        return context.config();
+    }
+    let Some(brokers) = &args.brokers else {
+        // The environment may say it all.
+        return context.config();
+    };
+    let draft = |dev| settings_draft(brokers, &args.redis, dev);
+    let name = path.display().to_string();
+    let config = Config::from_text(&name, &draft(false), context.environment())?;
+    let dev = materializer_kafka::broker_count(&connect::kafka(&config)?)? < 3;
+    write_new(path, &draft(dev))?;
+    context.output.note(format!(
+        "{name}: written{}",
+        if dev { ", with `dev: true`, since the cluster has fewer than three brokers" } else { "" }
+    ))?;
+    context.config()
+}
+
+fn settings_draft(brokers: &str, redis: &str, dev: bool) -> String {
+    let dev = if dev {
+        "dev: true                       # fewer than three brokers: topics with one replica\n"
+    } else {
+        ""
+    };
+    format!(
+        "# The settings of materializer. Every key is in docs/operations.md; MATERIALIZER__* lies over them.
+installation: main              # the prefix of everything that is stored
+kafka:
+  brokers: {brokers}
+  properties: {{}}                # librdkafka's, as security.protocol: SASL_SSL; secrets as sasl.password_file
+connections:
+  cache: {redis}
+data_dir: data                  # the worker's id and its indices; a local disk
+http: 127.0.0.1:8080
+redis: 127.0.0.1:6380           # the gateway's Redis protocol
+{dev}"
+    )
+}
+
+/// Writes a file that must not be there yet.
+fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
+    use std::io::Write as _;
+
+    let place = path.display();
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let opened = fs::File::options().write(true).create_new(true).open(path);
+    let mut file = opened.map_err(|error| {
+        if error.kind() == std::io::ErrorKind::AlreadyExists {
+            Failure::refused(format!("`{place}` exists already"), "move it away to have a new draft")
+        } else {
+            Failure::refused(format!("cannot write `{place}`: {error}"), format!("write {FILE} by hand"))
+        }
+    })?;
+    file.write_all(text.as_bytes())?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn the_drafted_settings_have_no_fault() {
+        for dev in [false, true] {
+            let text = settings_draft("localhost:9092", "redis://127.0.0.1:6379", dev);
+            let config = Config::from_text(FILE, &text, &BTreeMap::new()).expect("no fault");
+            assert_eq!(config.dev, dev);
+            assert_eq!(config.connections["cache"].url, "redis://127.0.0.1:6379");
+        }
+    }
+}

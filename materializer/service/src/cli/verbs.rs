@@ -1,0 +1,365 @@
+//! `promote rollback pause resume skip retire abort`: the verbs that are a request and its answer.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use materializer_migrations::{CatalogClient, Verb, gates};
+use materializer_model::ids::IdError;
+use materializer_model::{
+    Clock, Offset, Origin, Partition, Topic, VersionId, VersionNumber, ViewName,
+};
+use serde::Serialize;
+
+use super::context::{Context, GLANCE};
+use super::request::carry_out;
+use crate::output::{Exit, Failure};
+
+/// A view, or one of its versions.
+#[derive(Clone, Debug)]
+pub(super) enum ViewOrVersion {
+    View(ViewName),
+    Version(VersionId),
+}
+
+impl FromStr for ViewOrVersion {
+    type Err = IdError;
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        if text.contains('@') {
+            text.parse().map(Self::Version)
+        } else {
+            text.parse().map(Self::View)
+        }
+    }
+}
+
+impl ViewOrVersion {
+    pub(super) fn view(&self) -> &ViewName {
+        match self {
+            Self::View(view) => view,
+            Self::Version(version) => &version.view,
+        }
+    }
+
+    pub(super) fn number(&self) -> Option<VersionNumber> {
+        match self {
+            Self::View(_) => None,
+            Self::Version(version) => Some(version.number),
+        }
+    }
+}
+
+/// What every verb that changes something takes.
+#[derive(Debug, clap::Args)]
+pub(super) struct Common {
+    /// Why; kept in the history.
+    #[arg(long, short, default_value = "")]
+    pub(super) reason: String,
+    /// Show the plan and stop.
+    #[arg(long)]
+    pub(super) dry_run: bool,
+}
+
+/// `promote VIEW@vN`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Promote {
+    /// The version that readers shall see.
+    version: VersionId,
+    /// A gate to do without; recorded, with `--reason`. May be given several times.
+    #[arg(long, value_name = "GATE", requires = "reason", value_parser = gate_names())]
+    waive: Vec<String>,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// `rollback VIEW`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Rollback {
+    /// The view.
+    view: ViewName,
+    /// A gate to do without; recorded, with `--reason`. May be given several times.
+    #[arg(long, value_name = "GATE", requires = "reason", value_parser = gate_names())]
+    waive: Vec<String>,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// `pause`, `resume` or `abort` of `VIEW@vN`.
+#[derive(Debug, clap::Args)]
+pub(super) struct One {
+    /// The version.
+    version: VersionId,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// `skip VIEW@vN --at TOPIC/PARTITION/OFFSET`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Skip {
+    /// The version that stands before the record.
+    version: VersionId,
+    /// The record, as `status` names it.
+    #[arg(long, value_name = "TOPIC/PARTITION/OFFSET", value_parser = origin)]
+    at: Origin,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// `retire VIEW@vN` or `retire VIEW`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Retire {
+    /// The standby whose soak ends, or the view that goes as a whole.
+    #[arg(value_name = "VIEW[@vN]")]
+    target: ViewOrVersion,
+    #[command(flatten)]
+    common: Common,
+}
+
+fn gate_names() -> clap::builder::PossibleValuesParser {
+    clap::builder::PossibleValuesParser::new(
+        gates::names()
+            .into_iter()
+            .filter(|name| !gates::UNWAIVABLE.contains(name)),
+    )
+}
+
+fn origin(text: &str) -> Result<Origin, String> {
+    let mut parts = text.rsplitn(3, '/');
+    let offset = parts.next().and_then(|part| part.parse().ok());
+    let partition = parts.next().and_then(|part| part.parse().ok());
+    match (parts.next(), partition, offset) {
+        (Some(topic), Some(partition), Some(offset)) if !topic.is_empty() => Ok(Origin {
+            topic: Topic::new(topic),
+            partition: Partition(partition),
+            offset: Offset(offset),
+        }),
+        _ => Err("write TOPIC/PARTITION/OFFSET, as in shop.products/3/1200".to_owned()),
+    }
+}
+
+impl Promote {
+    pub(super) fn run(self, context: &Context) -> Result<Exit, Failure> {
+        let mut client = context.catalog(&context.config()?)?;
+        let verb = Verb::Promote {
+            version: self.version.clone(),
+            waive: self.waive.into_iter().collect(),
+        };
+        if self.common.carry_out(context, &mut client, verb)? {
+            let view = &self.version.view;
+            let moved = Moved::follow(context, &mut client, "promoted", view)?;
+            context.output.show(&moved)?;
+        }
+        Ok(Exit::Done)
+    }
+}
+
+impl Rollback {
+    pub(super) fn run(self, context: &Context) -> Result<Exit, Failure> {
+        let mut client = context.catalog(&context.config()?)?;
+        let verb = Verb::Rollback {
+            view: self.view.clone(),
+            waive: self.waive.into_iter().collect(),
+        };
+        if self.common.carry_out(context, &mut client, verb)? {
+            let moved = Moved::follow(context, &mut client, "rolled back", &self.view)?;
+            context.output.show(&moved)?;
+            if let Some(standby) = moved.standby {
+                context.output.note(format!(
+                    "{standby} is marked rolled back: it is never promoted by itself, and is still fed"
+                ))?;
+            }
+        }
+        Ok(Exit::Done)
+    }
+}
+
+impl One {
+    pub(super) fn pause(self, context: &Context) -> Result<Exit, Failure> {
+        let version = self.version.clone();
+        self.run(context, Verb::Pause { version }, "paused")
+    }
+
+    pub(super) fn resume(self, context: &Context) -> Result<Exit, Failure> {
+        let version = self.version.clone();
+        self.run(context, Verb::Resume { version }, "is fed again")
+    }
+
+    pub(super) fn abort(self, context: &Context) -> Result<Exit, Failure> {
+        let version = self.version.clone();
+        self.run(context, Verb::Abort { version }, "is given up and being deleted")
+    }
+
+    fn run(self, context: &Context, verb: Verb, done: &str) -> Result<Exit, Failure> {
+        let said = format!("`{}` {done}", self.version);
+        self.common.run(context, verb, &said)
+    }
+}
+
+impl Skip {
+    pub(super) fn run(self, context: &Context) -> Result<Exit, Failure> {
+        let said = format!("`{}` skips {}", self.version.view, self.at);
+        let verb = Verb::Skip {
+            version: self.version,
+            at: self.at,
+        };
+        self.common.run(context, verb, &said)
+    }
+}
+
+impl Retire {
+    pub(super) fn run(self, context: &Context) -> Result<Exit, Failure> {
+        let view = self.target.view().clone();
+        let (said, version) = match self.target.number() {
+            Some(number) => (
+                format!("`{view}@{number}` is deleted as soon as no reader uses it"),
+                Some(number),
+            ),
+            None => (
+                format!("`{view}` serves nothing any more, and is deleted as soon as no reader uses it"),
+                None,
+            ),
+        };
+        self.common
+            .run(context, Verb::Retire { view, version }, &said)
+    }
+}
+
+impl Common {
+    fn carry_out(
+        &self,
+        context: &Context,
+        client: &mut CatalogClient,
+        verb: Verb,
+    ) -> Result<bool, Failure> {
+        carry_out(context, client, verb, &self.reason, self.dry_run)
+    }
+
+    fn run(&self, context: &Context, verb: Verb, said: &str) -> Result<Exit, Failure> {
+        let mut client = context.catalog(&context.config()?)?;
+        let view = verb.view().clone();
+        if self.carry_out(context, &mut client, verb)? {
+            let view = &view;
+            context.output.show(&Done { view, done: said })?;
+        }
+        Ok(Exit::Done)
+    }
+}
+
+#[derive(Serialize)]
+struct Done<'a> {
+    view: &'a ViewName,
+    done: &'a str,
+}
+
+impl fmt::Display for Done<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.done)
+    }
+}
+
+/// An alias that was moved, and who follows it already.
+#[derive(Serialize)]
+struct Moved {
+    done: &'static str,
+    view: ViewName,
+    live: VersionNumber,
+    alias_epoch: u64,
+    standby: Option<VersionNumber>,
+    gateways: usize,
+    gateways_following: usize,
+}
+
+/// How long `promote` looks whether the gateways follow.
+const GATEWAYS_WITHIN: Duration = Duration::from_secs(3);
+/// A gateway that was not heard for this long is not counted.
+const GATEWAY_SILENT: Duration = Duration::from_secs(10);
+
+impl Moved {
+    /// Reads where the alias is now, and waits a little for the gateways to say that they follow.
+    fn follow(
+        context: &Context,
+        client: &mut CatalogClient,
+        done: &'static str,
+        view: &ViewName,
+    ) -> Result<Self, Failure> {
+        let began = context.clock.monotonic();
+        loop {
+            let moved = Self::read(client, done, view)
+                .ok_or_else(|| anyhow::anyhow!("view `{view}` has no alias any more"))?;
+            let waited = context.clock.monotonic().since(began);
+            if moved.gateways_following == moved.gateways || waited > GATEWAYS_WITHIN {
+                return Ok(moved);
+            }
+            std::thread::sleep(GLANCE);
+            client.refresh().map_err(super::context::explain)?;
+        }
+    }
+
+    fn read(client: &CatalogClient, done: &'static str, name: &ViewName) -> Option<Self> {
+        let state = client.state();
+        let view = state.catalog().view(name)?;
+        let alias = view.alias.as_ref()?;
+        let now = state.reports().newest()?;
+        let heard: Vec<bool> = state
+            .reports()
+            .gateways()
+            .values()
+            .filter(|gateway| now.since(gateway.appended) < GATEWAY_SILENT)
+            .map(|gateway| gateway.report.folded > alias.moved.offset)
+            .collect();
+        Some(Self {
+            done,
+            view: name.clone(),
+            live: alias.version,
+            alias_epoch: alias.moved.offset.0,
+            standby: view.standby().map(|standby| standby.id.number),
+            gateways: heard.len(),
+            gateways_following: heard.into_iter().filter(|follows| *follows).count(),
+        })
+    }
+}
+
+impl fmt::Display for Moved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            done, view, live, ..
+        } = self;
+        write!(
+            f,
+            "{done}: {view} → {live}; {} of {} gateways serve it",
+            self.gateways_following, self.gateways
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_named_as_topic_partition_offset() {
+        for (text, expected) in [
+            ("shop.products/3/1200", Some("shop.products/3/1200")),
+            ("a/b/0/1", Some("a/b/0/1")),
+            ("shop.products/3", None),
+            ("/3/1", None),
+            ("t/x/1", None),
+        ] {
+            let read = origin(text).map(|origin| origin.to_string()).ok();
+            assert_eq!(read.as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn only_gates_that_a_waiver_covers_can_be_waived() {
+        use clap::builder::TypedValueParser;
+        let values: BTreeSet<String> = gate_names()
+            .possible_values()
+            .into_iter()
+            .flatten()
+            .map(|value| value.get_name().to_owned())
+            .collect();
+        assert!(values.contains("documents_ratio") && !values.contains("servable"));
+    }
+}

@@ -1,0 +1,174 @@
+//! Units as they are fed in a real process: a worker of `replay` on a Kafka lane and a real sink.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use materializer_kafka::{DisplayOffsets, KafkaDeadLetters, KafkaSettings, Lane, Observer, Profile};
+use materializer_migrations::{Role, Version};
+use materializer_model::definition::Target;
+use materializer_model::ports::{LogObserver, Sink};
+use materializer_model::progress::{Directive, Progress};
+use materializer_model::{CatalogId, Clock, Monotonic, SinkId, Token, Unit};
+use materializer_replay::{Pacing, Ports, Settings, Step, Worker};
+use materializer_sinks::redis::RedisSink;
+use materializer_view::compile;
+use tracing::debug;
+
+use crate::config::Config;
+use crate::connect;
+use crate::control::{Control, SharedClaims};
+use crate::gateway::LocalCopies;
+use crate::pool::{self, Feeder, Feeders, Next};
+
+/// How long a unit that ends may take to commit what it has.
+const CLOSE_WITHIN: Duration = Duration::from_secs(10);
+/// How often group offsets are committed, for display.
+const DISPLAY_EVERY: Duration = Duration::from_secs(5);
+
+/// Makes the units of a real process.
+pub struct LiveFeeders {
+    pub config: Arc<Config>,
+    pub settings: pool::Settings,
+    pub catalog: CatalogId,
+    pub control: Arc<Control>,
+    pub observer: Arc<Observer>,
+    pub clock: Arc<dyn Clock>,
+    pub copies: Arc<LocalCopies>,
+}
+
+impl Feeders for LiveFeeders {
+    fn open(
+        &self,
+        unit: &Unit,
+        version: &Version,
+        token: Token,
+    ) -> anyhow::Result<Box<dyn Feeder>> {
+        let kafka = connect::kafka(&self.config)?;
+        let id = &unit.version;
+        let group = format!("{}.{}.{}", self.config.installation, id.view, id.number);
+        let profile = match version.role {
+            Role::Building => Profile::Building,
+            Role::Live | Role::Standby | Role::Draining | Role::Retiring | Role::Retired => {
+                Profile::Tailing
+            }
+        };
+        let view = compile(&version.definition).with_context(|| format!("compile `{id}`"))?;
+        let settings = Settings {
+            unit: unit.clone(),
+            token,
+            worker: self.settings.worker.clone(),
+            process: self.settings.process.clone(),
+            address: Some(self.settings.address.clone()),
+            definition: Arc::clone(&version.definition),
+            pacing: Pacing {
+                fold_bytes_max: self.config.worker.fold_memory,
+                ..Pacing::default()
+            },
+        };
+        let ports = Ports {
+            reader: Box::new(Lane::open(&kafka, &group, profile)?),
+            observer: Arc::clone(&self.observer) as Arc<dyn LogObserver>,
+            derive: Arc::new(view),
+            sink: self.sink(unit, version)?,
+            dead_letters: Box::new(KafkaDeadLetters::new(&kafka)),
+            claims: Box::new(SharedClaims(Arc::clone(&self.control))),
+            clock: Arc::clone(&self.clock),
+        };
+        Ok(Box::new(LiveFeeder {
+            worker: Worker::new(settings, ports),
+            display: Display::open(unit, &kafka, &group, Arc::clone(&self.clock))?,
+        }))
+    }
+
+    fn delete(&self, _: &Unit) -> anyhow::Result<()> {
+        Ok(())
+    }
+}
+
+impl LiveFeeders {
+    fn sink(&self, unit: &Unit, version: &Version) -> anyhow::Result<Box<dyn Sink>> {
+        match &version.definition.to {
+            Target::Redis(target) => {
+                let place = connect::redis_place(&self.config, &target.connection, &self.catalog)?;
+                let mark = SinkId::new(uuid::Uuid::new_v4().to_string());
+                let sink = RedisSink::new(place, target.clone(), unit.clone(), mark)?;
+                Ok(Box::new(sink))
+            }
+            Target::Tantivy(_) | Target::Memory {} => {
+                anyhow::bail!("`{}` is not a sink of this process", version.definition.to.kind())
+            }
+        }
+    }
+}
+
+/// One unit.
+struct LiveFeeder {
+    worker: Worker,
+    display: Option<Display>,
+}
+
+impl Feeder for LiveFeeder {
+    fn step(&mut self, directive: &Directive) -> Next {
+        let next = match self.worker.step(directive) {
+            Step::Again => Next::Again,
+            Step::Wait(limit) => Next::Wait(limit),
+            Step::Fenced(_) => Next::Fenced,
+        };
+        if let Some(display) = &mut self.display {
+            display.step(&self.worker);
+        }
+        next
+    }
+
+    fn report(&self) -> Progress {
+        self.worker.progress()
+    }
+
+    fn close(&mut self, directive: &Directive) {
+        self.worker.close(directive, CLOSE_WITHIN);
+    }
+}
+
+/// Commits a unit's position as a group's offsets, so that every lag tool sees the version. Nobody
+/// reads them back.
+struct Display {
+    offsets: DisplayOffsets,
+    clock: Arc<dyn Clock>,
+    shown: Monotonic,
+}
+
+impl Display {
+    /// Opens the display of a unit; `None` for a further copy, which reads the same partitions.
+    fn open(
+        unit: &Unit,
+        kafka: &KafkaSettings,
+        group: &str,
+        clock: Arc<dyn Clock>,
+    ) -> anyhow::Result<Option<Self>> {
+        if unit.copy > 0 {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            offsets: DisplayOffsets::open(kafka, group)?,
+            shown: clock.monotonic(),
+            clock,
+        }))
+    }
+
+    fn step(&mut self, worker: &Worker) {
+        let now = self.clock.monotonic();
+        if now.since(self.shown) < DISPLAY_EVERY {
+            return;
+        }
+        self.shown = now;
+        let Some(stored) = worker.progress().checkpoint else {
+            return;
+        };
+        let positions = stored.0.positions();
+        let positions = positions.map(|(topic, partition, at)| (topic, partition, at.next));
+        if let Err(error) = self.offsets.commit(positions) {
+            debug!(%error, "group offsets were not committed");
+        }
+    }
+}

@@ -1,0 +1,375 @@
+//! Which roles a process plays, and how it begins and ends.
+//!
+//! A process has one control thread, which reads the control topics several times a second and then lets
+//! the pool and the signpost look at what is new. A coordinator has a thread and a follower of its own: what
+//! it decides on is read when it decides. Ending is in order: readers are sent elsewhere, requests under
+//! way are answered, units commit and report a last time, then the process ends.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use materializer_kafka::{Observer, Pace};
+use materializer_migrations::reports::FollowError;
+use materializer_migrations::{
+    CatalogClient, ClientError, Coordinator, CoordinatorError, Stepped, coordinator,
+};
+use materializer_model::ports::{ControlError, LogObserver};
+use materializer_model::{CatalogId, Clock, EventId, Topic};
+use materializer_sinks::redis::ViewReads;
+use tracing::{error, info, warn};
+
+use crate::admins::Admins;
+use crate::clock::SystemClock;
+use crate::config::Config;
+use crate::connect;
+use crate::control::Control;
+use crate::feeders::LiveFeeders;
+use crate::gateway::{self, Gateway, Limits, LocalCopies, RowReader};
+use crate::identity::Identity;
+use crate::metrics::Metrics;
+use crate::pool::{self, Pool};
+use crate::served::{Own, Signpost};
+use crate::stop::Stop;
+
+/// How often the control topics are read.
+const ROUND_EVERY: Duration = Duration::from_millis(100);
+/// How long a role waits before it tries again what failed.
+const RETRY_EVERY: Duration = Duration::from_secs(1);
+/// How many threads read each Redis for readers.
+const READERS: usize = 2;
+
+/// The roles of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Roles {
+    /// Whether it answers requests.
+    pub coordinator: bool,
+    /// Whether it feeds units.
+    pub worker: bool,
+    /// Whether it answers readers.
+    pub gateway: bool,
+}
+
+/// Plays roles until the stop is set or a signal comes.
+///
+/// # Errors
+/// Where a role cannot begin, or the catalog is no longer the one it was.
+pub fn run(config: Config, roles: Roles, clock: SystemClock, stop: &Stop) -> anyhow::Result<()> {
+    let interrupted = on_signals()?;
+    let config = Arc::new(config);
+    let identity = Identity::take(&config.data_dir)?;
+    info!(worker = %identity.worker, installation = %config.installation, "starting");
+    let Some(catalog) = find_catalog(&config, roles, stop, &interrupted)? else {
+        return Ok(());
+    };
+    let control = Control::open(connect::control_log(&config)?, Arc::new(clock.clone()))?;
+    let process = Process::start(config, identity, roles, clock, control, catalog, stop)?;
+    process.play(&interrupted)
+}
+
+/// Sets a flag at SIGTERM and SIGINT; a second one ends the process at once.
+fn on_signals() -> anyhow::Result<Arc<AtomicBool>> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        // The order matters: the first signal finds the flag unset.
+        signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&interrupted))
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&interrupted)))
+            .context("listen to signals")?;
+    }
+    Ok(interrupted)
+}
+
+/// Reads the catalog's id; a coordinator creates the catalog, others wait until there is one. `None`
+/// where the process is to end before.
+fn find_catalog(
+    config: &Config,
+    roles: Roles,
+    stop: &Stop,
+    interrupted: &AtomicBool,
+) -> anyhow::Result<Option<CatalogId>> {
+    let mut told = String::new();
+    while !stop.is_set() && !interrupted.load(Ordering::Relaxed) {
+        let log = connect::control_log(config)?;
+        let new_id = Box::new(new_event_id);
+        let opened = if roles.coordinator {
+            CatalogClient::create(log, &config.who, new_id)
+        } else {
+            CatalogClient::open(log, &config.who, new_id)
+        };
+        let fault = match opened {
+            Ok(client) => return Ok(client.state().catalog().id().cloned()),
+            Err(ClientError::Follow(fault)) => fault,
+            Err(other) => return Err(other.into()),
+        };
+        let passes = match &fault {
+            FollowError::Missing => true,
+            FollowError::Log(ControlError::Unavailable(_) | ControlError::Unknown(_)) => true,
+            FollowError::Log(ControlError::Refused(_) | ControlError::Lost(_))
+            | FollowError::Foreign { .. } => false,
+        };
+        if !passes {
+            return Err(fault).context("open the catalog");
+        }
+        if told != fault.to_string() {
+            told = fault.to_string();
+            warn!(why = %told, "waiting for the catalog");
+        }
+        stop.wait(RETRY_EVERY);
+    }
+    Ok(None)
+}
+
+fn new_event_id() -> EventId {
+    EventId::new(uuid::Uuid::new_v4().to_string())
+}
+
+/// A process with its roles.
+struct Process {
+    control: Arc<Control>,
+    clock: SystemClock,
+    observer: Arc<Observer>,
+    stop: Stop,
+    pool: Option<Pool>,
+    signpost: Option<Signpost>,
+    gateway: Option<Gateway>,
+    coordinator: Option<JoinHandle<()>>,
+    /// The data folder is held until everything else has ended.
+    _identity: Identity,
+}
+
+impl Process {
+    fn start(
+        config: Arc<Config>,
+        identity: Identity,
+        roles: Roles,
+        clock: SystemClock,
+        control: Control,
+        catalog: CatalogId,
+        stop: &Stop,
+    ) -> anyhow::Result<Self> {
+        let control = Arc::new(control);
+        let shared: Arc<dyn Clock> = Arc::new(clock.clone());
+        if let Some(newest) = control.state().follower.reports().newest() {
+            clock.consumed(newest);
+        }
+        let observer = connect::observer(&config, Arc::clone(&shared))?;
+        let copies = Arc::new(LocalCopies::default());
+        let signpost = Signpost::new(
+            Arc::clone(&control),
+            Arc::clone(&shared),
+            &identity.worker,
+            identity.process.clone(),
+            config.address(),
+        );
+        let gateway = Gateway::start(
+            gateway::Settings {
+                http: config.http,
+                redis: roles.gateway.then_some(config.redis),
+                limits: Limits::default(),
+            },
+            gateway::Parts {
+                routes: signpost.subscribe(),
+                rows: row_readers(&config, &catalog)?,
+                copies: Arc::clone(&copies),
+                process: Arc::new(Own {
+                    control: Arc::clone(&control),
+                    clock: Arc::clone(&shared),
+                    worker: identity.worker.clone(),
+                    observer: Arc::clone(&observer) as Arc<dyn LogObserver>,
+                    stop: stop.clone(),
+                }),
+                metrics: Arc::new(Metrics::new()?),
+                clock: Arc::clone(&shared),
+                seed: uuid::Uuid::new_v4().as_u64_pair().0,
+            },
+        )?;
+        info!(http = %gateway.http_address(), redis = ?gateway.redis_address(), "listening");
+        let coordinator = roles
+            .coordinator
+            .then(|| start_coordinator(&config, &identity, &catalog, &shared, stop))
+            .transpose()?;
+        let pool = roles.worker.then(|| {
+            let settings = pool_settings(&config, &identity);
+            let feeders = LiveFeeders {
+                config: Arc::clone(&config),
+                settings: settings.clone(),
+                catalog: catalog.clone(),
+                control: Arc::clone(&control),
+                observer: Arc::clone(&observer),
+                clock: Arc::clone(&shared),
+                copies,
+            };
+            Pool::new(
+                settings,
+                Arc::clone(&control),
+                Arc::clone(&shared),
+                Box::new(feeders),
+                Box::new(|| uuid::Uuid::new_v4().as_u128()),
+            )
+        });
+        Ok(Self {
+            control,
+            clock,
+            observer,
+            stop: stop.clone(),
+            pool,
+            signpost: roles.gateway.then_some(signpost),
+            gateway: Some(gateway),
+            coordinator,
+            _identity: identity,
+        })
+    }
+
+    /// Comes round until the stop, then ends everything in order.
+    fn play(mut self, interrupted: &AtomicBool) -> anyhow::Result<()> {
+        let mut unreadable = false;
+        let mut outcome = Ok(());
+        while !self.stop.is_set() {
+            if interrupted.load(Ordering::Relaxed) {
+                info!("told to end");
+                break;
+            }
+            self.control.came_round();
+            match self.control.refresh() {
+                Ok(state) => {
+                    if std::mem::take(&mut unreadable) {
+                        info!("the control topics can be read again");
+                    }
+                    if let Some(newest) = state.follower.reports().newest() {
+                        self.clock.consumed(newest);
+                    }
+                    if let Some(pool) = &mut self.pool {
+                        pool.step(&state);
+                        self.observer.watch(paces(pool.topics(&state)));
+                    }
+                    if let Some(signpost) = &mut self.signpost {
+                        signpost.step(&state);
+                    }
+                }
+                Err(lost @ ControlError::Lost(_)) => {
+                    outcome = Err(lost).context("the catalog is not the one it was");
+                    break;
+                }
+                Err(fault) if !unreadable => {
+                    unreadable = true;
+                    warn!(%fault, "the control topics cannot be read: going on as told before");
+                }
+                Err(_) => {}
+            }
+            self.stop.wait(ROUND_EVERY);
+        }
+        self.end();
+        outcome
+    }
+
+    fn end(mut self) {
+        self.stop.set();
+        if let Some(signpost) = self.signpost.take() {
+            signpost.close();
+        }
+        drop(self.gateway.take());
+        if let Some(pool) = self.pool.take() {
+            pool.close();
+        }
+        if let Some(coordinator) = self.coordinator.take()
+            && coordinator.join().is_err()
+        {
+            error!("the coordinator panicked");
+        }
+        info!("ended");
+    }
+}
+
+/// Says how often the ends of each topic are asked for.
+fn paces(topics: BTreeMap<Topic, bool>) -> BTreeMap<Topic, Pace> {
+    let pace = |tailing| if tailing { Pace::Tailing } else { Pace::Building };
+    topics
+        .into_iter()
+        .map(|(topic, tailing)| (topic, pace(tailing)))
+        .collect()
+}
+
+fn pool_settings(config: &Config, identity: &Identity) -> pool::Settings {
+    pool::Settings {
+        worker: identity.worker.clone(),
+        process: identity.process.clone(),
+        slots: config.worker.slots,
+        only: config.worker.only.clone(),
+        reclaim_after: config.worker.reclaim_after,
+        address: config.address(),
+    }
+}
+
+fn row_readers(
+    config: &Config,
+    catalog: &CatalogId,
+) -> anyhow::Result<BTreeMap<String, Vec<Box<dyn RowReader>>>> {
+    let mut readers = BTreeMap::new();
+    for name in config.connections.keys() {
+        let place = connect::redis_place(config, name, catalog)?;
+        let of_one = (0..READERS).map(|_| {
+            let reader: Box<dyn RowReader> = Box::new(ViewReads::new(place.clone()));
+            reader
+        });
+        readers.insert(name.clone(), of_one.collect());
+    }
+    Ok(readers)
+}
+
+fn start_coordinator(
+    config: &Arc<Config>,
+    identity: &Identity,
+    catalog: &CatalogId,
+    clock: &Arc<dyn Clock>,
+    stop: &Stop,
+) -> anyhow::Result<JoinHandle<()>> {
+    let sinks = Admins::new(Arc::clone(config), catalog.clone(), Arc::clone(clock));
+    let settings = coordinator::Settings {
+        name: identity.worker.to_string(),
+        process: identity.process.clone(),
+        drain: config.drain,
+    };
+    let mut coordinator = Coordinator::new(
+        connect::control_log(config)?,
+        Box::new(sinks),
+        Arc::clone(clock),
+        Box::new(new_event_id),
+        settings,
+    );
+    let stop = stop.clone();
+    let work = move || coordinate(&mut coordinator, &stop);
+    thread::Builder::new()
+        .name("coordinator".to_owned())
+        .spawn(work)
+        .context("start the coordinator")
+}
+
+fn coordinate(coordinator: &mut Coordinator, stop: &Stop) {
+    let mut told = String::new();
+    while !stop.is_set() {
+        let pause = match coordinator.step() {
+            Ok(stepped) => {
+                told.clear();
+                match stepped {
+                    Stepped::Busy => Duration::from_millis(10),
+                    Stepped::Idle => ROUND_EVERY,
+                }
+            }
+            Err(fault) => {
+                let text = fault.to_string();
+                if told != text {
+                    match &fault {
+                        CoordinatorError::Unavailable(_) => warn!(%fault, "trying again"),
+                        CoordinatorError::Stopped(_) => error!(%fault, "look with `doctor`"),
+                    }
+                    told = text;
+                }
+                RETRY_EVERY
+            }
+        };
+        stop.wait(pause);
+    }
+}

@@ -1,0 +1,194 @@
+//! What a process tells readers and orchestrators, computed from the control topics as it read them last.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use materializer_migrations::gates::Evidence;
+use materializer_migrations::reports::GATEWAY;
+use materializer_migrations::{Follower, GatewayReport, Status, Version};
+use materializer_model::definition::Target;
+use materializer_model::ports::{AliasPointer, ControlError, LogObserver};
+use materializer_model::{Clock, Monotonic, Offset, ProcessId, Timestamp, WorkerId};
+use tokio::sync::watch;
+
+use crate::control::{Control, State};
+use crate::gateway::{CopyAt, Process, RedisRoute, Route, Routes, TantivyRoute};
+use crate::metrics::{Gauges, ScrapeSource};
+use crate::stop::Stop;
+
+/// How often a gateway reports where nothing changes.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+/// How old a copy's last report may be for readers to be sent to it.
+const COPY_SILENT: Duration = Duration::from_secs(10);
+/// How old the control thread's last round may be before only a restart helps.
+const CONTROL_STUCK: Duration = Duration::from_secs(120);
+
+/// Returns where the readers of each live view are sent.
+#[must_use]
+pub fn routes(state: &Follower, now: Timestamp) -> Routes {
+    let views = state.catalog().views().values();
+    Routes::new(views.filter_map(|view| route(state, view.live()?, &view.pointer()?, now)))
+}
+
+fn route(
+    state: &Follower,
+    live: &Version,
+    pointer: &AliasPointer,
+    now: Timestamp,
+) -> Option<Route> {
+    match &live.definition.to {
+        Target::Memory {} => None,
+        Target::Redis(target) => Some(Route::Redis(Arc::new(RedisRoute {
+            version: live.id.clone(),
+            epoch: pointer.epoch,
+            connection: target.connection.clone(),
+            literal: target.key.split("{key}").next().unwrap_or_default().to_owned(),
+            shape: target.shape,
+        }))),
+        Target::Tantivy(_) => {
+            let evidence = Evidence::collect(live, state.reports(), Offset(0));
+            let servable = evidence.reports().filter(|heard| {
+                heard.report.servable && now <= heard.appended.plus(COPY_SILENT)
+            });
+            let copies = servable.filter_map(|heard| {
+                Some(CopyAt {
+                    unit: heard.report.unit.clone(),
+                    address: heard.report.address.clone()?,
+                })
+            });
+            Some(Route::Tantivy(Arc::new(TantivyRoute {
+                version: live.id.clone(),
+                epoch: pointer.epoch,
+                copies: copies.collect(),
+            })))
+        }
+    }
+}
+
+/// A gateway's hold on its routes: replaces them, and only then reports how far they go.
+pub struct Signpost {
+    control: Arc<Control>,
+    clock: Arc<dyn Clock>,
+    routes: watch::Sender<Option<Arc<Routes>>>,
+    /// The key of its reports.
+    key: String,
+    report: GatewayReport,
+    reported: Option<(Monotonic, Offset)>,
+}
+
+impl Signpost {
+    /// Makes the hold of the gateway in the process with this data folder and HTTP address.
+    #[must_use]
+    pub fn new(
+        control: Arc<Control>,
+        clock: Arc<dyn Clock>,
+        worker: &WorkerId,
+        process: ProcessId,
+        address: String,
+    ) -> Self {
+        Self {
+            control,
+            clock,
+            routes: watch::Sender::new(None),
+            key: format!("{GATEWAY}{worker}"),
+            report: GatewayReport {
+                process,
+                sequence: 0,
+                folded: Offset(0),
+                address: Some(address),
+            },
+            reported: None,
+        }
+    }
+
+    /// Returns a receiver of the routes.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<Option<Arc<Routes>>> {
+        self.routes.subscribe()
+    }
+
+    /// Routes by a snapshot, and reports it when it is due.
+    pub fn step(&mut self, state: &State) {
+        // A copy is judged by the broker's time: without one nothing was ever reported.
+        let now = self.clock.broker().unwrap_or_default();
+        let routes = Arc::new(routes(&state.follower, now));
+        self.routes.send_if_modified(|held| {
+            let changed = held.as_ref() != Some(&routes);
+            if changed {
+                *held = Some(routes);
+            }
+            changed
+        });
+        // After the routes: what begins from here on is answered by them.
+        let folded = state.follower.catalog().known_to();
+        let now = self.clock.monotonic();
+        let due = self
+            .reported
+            .is_none_or(|(at, last)| last != folded || now.since(at) >= REPORT_EVERY);
+        if due && self.report(folded).is_ok() {
+            self.reported = Some((now, folded));
+        }
+    }
+
+    fn report(&mut self, folded: Offset) -> Result<(), ControlError> {
+        self.report.sequence += 1;
+        self.report.folded = folded;
+        self.control.report(&self.key, &self.report)
+    }
+
+    /// Takes the report back: this gateway answers nobody any more.
+    pub fn close(self) {
+        if let Err(error) = self.control.take_back(&self.key) {
+            tracing::debug!(%error, "the gateway's report was not taken back");
+        }
+    }
+}
+
+/// What the process says of itself.
+pub struct Own {
+    /// The control topics.
+    pub control: Arc<Control>,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// The worker's id, whose units are this process's.
+    pub worker: WorkerId,
+    /// The ends that this process watches.
+    pub observer: Arc<dyn LogObserver>,
+    /// Set when the process is coming to its end.
+    pub stop: Stop,
+}
+
+impl ScrapeSource for Own {
+    fn fill(&self, gauges: &Gauges) {
+        let state = self.control.state();
+        gauges.versions.set(state.follower.catalog());
+        let ends = self.observer.ends();
+        for heard in state.follower.reports().units() {
+            if heard.report.worker == self.worker {
+                gauges.units.set(&heard.report, &ends);
+            }
+        }
+    }
+}
+
+impl Process for Own {
+    fn status(&self) -> Option<Status> {
+        let now = self.clock.broker()?;
+        Some(Status::at(&self.control.state().follower, now))
+    }
+
+    fn alive(&self) -> Result<(), String> {
+        let silence = self.control.since_round();
+        if silence > CONTROL_STUCK {
+            return Err(format!("the control thread has not come round for {silence:.0?}"));
+        }
+        Ok(())
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        if self.stop.is_set() {
+            return Err("coming to an end".to_owned());
+        }
+        Ok(())
+    }
+}
