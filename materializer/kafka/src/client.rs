@@ -181,41 +181,45 @@ impl KafkaSettings {
 /// A topic as Metadata shows it.
 pub(crate) struct TopicShape {
     pub(crate) partitions: Vec<i32>,
-    pub(crate) replicas_min: usize,
+    pub(crate) replicas_min: i32,
 }
 
-/// Asks for the partitions and replicas of one topic. The first request of a client: it tells a refused
-/// login, a wrong certificate and a missing permission clearly, which reading does not.
-pub(crate) fn shape(client: &Client<Watch>, topic: &Topic) -> Result<TopicShape, LogError> {
+/// Asks for the partitions and replicas of one topic; `None` where there is no such topic. The first
+/// request of a client: it tells a refused login, a wrong certificate and a missing permission
+/// clearly, which reading does not.
+pub(crate) fn find(client: &Client<Watch>, topic: &Topic) -> Result<Option<TopicShape>, LogError> {
     let what = format!("topic `{topic}`");
     let metadata = client.fetch_metadata(Some(topic.as_str()), REQUEST);
     ffi::serve(client);
     let metadata = metadata.map_err(|error| kafka_error(client.context(), &error, &what))?;
-    let Some(found) = metadata
+    let named = metadata
         .topics()
         .iter()
-        .find(|found| found.name() == topic.as_str())
-    else {
-        return Err(log_error(
-            client.context(),
-            RDKafkaErrorCode::UnknownTopic,
-            &what,
-        ));
+        .find(|t| t.name() == topic.as_str());
+    let Some(found) = named else {
+        return Ok(None);
     };
-    if let Some(error) = found.error() {
-        return Err(log_error(client.context(), error.into(), &what));
+    match found.error().map(RDKafkaErrorCode::from) {
+        None => {}
+        Some(RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownTopicOrPartition) => {
+            return Ok(None);
+        }
+        Some(code) => return Err(log_error(client.context(), code, &what)),
     }
     let mut partitions: Vec<i32> = found.partitions().iter().map(|p| p.id()).collect();
     partitions.sort_unstable();
-    let replicas_min = found
-        .partitions()
-        .iter()
-        .map(|p| p.replicas().len())
-        .min()
-        .unwrap_or(0);
-    Ok(TopicShape {
+    let replicas = found.partitions().iter().map(|p| p.replicas().len());
+    Ok(Some(TopicShape {
         partitions,
-        replicas_min,
+        replicas_min: i32::try_from(replicas.min().unwrap_or(0)).unwrap_or(i32::MAX),
+    }))
+}
+
+/// Asks for the partitions and replicas of a topic that must be there.
+pub(crate) fn shape(client: &Client<Watch>, topic: &Topic) -> Result<TopicShape, LogError> {
+    find(client, topic)?.ok_or_else(|| {
+        let unknown = RDKafkaErrorCode::UnknownTopic;
+        log_error(client.context(), unknown, &format!("topic `{topic}`"))
     })
 }
 

@@ -16,7 +16,7 @@ use rdkafka::client::Client;
 use rdkafka::error::RDKafkaErrorCode;
 
 use crate::admin::Admin;
-use crate::client::{Cluster, KafkaSettings, REQUEST, TopicShape, shape};
+use crate::client::{Cluster, KafkaSettings, REQUEST, TopicShape, find};
 use crate::errors::{Watch, control_error, kafka_error, log_error};
 use crate::ffi;
 use crate::lane::{Lane, Profile};
@@ -113,13 +113,8 @@ impl KafkaControlLog {
     fn shapes(&self) -> Result<BTreeMap<ControlTopic, TopicShape>, ControlError> {
         let mut shapes = BTreeMap::new();
         for (which, topic) in &self.topics {
-            match shape(&self.client, topic) {
-                Ok(found) => {
-                    shapes.insert(*which, found);
-                }
-                // Refused for a reason that concerns every topic is told below, by the cluster id.
-                Err(LogError::Refused(why)) if why.contains("no such topic") => {}
-                Err(error) => return Err(control_error(error)),
+            if let Some(found) = find(&self.client, topic).map_err(control_error)? {
+                shapes.insert(*which, found);
             }
         }
         Ok(shapes)
@@ -147,8 +142,7 @@ impl KafkaControlLog {
                 ));
             }
             let replicas = shape.replicas_min;
-            if cluster == Cluster::Production && i32::try_from(replicas).is_ok_and(|n| n < REPLICAS)
-            {
+            if cluster == Cluster::Production && replicas < REPLICAS {
                 faults.push(format!(
                     "`{topic}` has {replicas} replicas, must have {REPLICAS} (or set `dev: true`)"
                 ));
@@ -158,11 +152,7 @@ impl KafkaControlLog {
             }
             for Required { name, value, why } in required(*which, cluster) {
                 let found = settings.get(name).map_or("unknown", String::as_str);
-                let enough = name == "min.insync.replicas"
-                    && found
-                        .parse::<i32>()
-                        .is_ok_and(|n| n >= 2 && n < REPLICAS.max(3));
-                if found != value && !enough {
+                if found != value {
                     faults.push(format!(
                         "`{topic}` has {name}={found}, must be {value}: {why}"
                     ));
