@@ -61,3 +61,96 @@ fn overtaken(views: &BTreeMap<ViewName, u64>) -> Verdict {
         .expect("an event without views is not settled");
     Verdict::Stale(view.clone())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use materializer_model::memory::{ManualClock, MemoryControl, MemoryControlLog};
+    use materializer_model::ports::{ControlIdentity, ControlRecord};
+    use materializer_model::{Offset, Timestamp};
+
+    /// Withholds the first append, which then arrives after the second one.
+    struct Late {
+        log: MemoryControlLog,
+        withheld: Option<Vec<u8>>,
+        appends: u32,
+    }
+
+    impl ControlLog for Late {
+        fn create(&mut self) -> Result<ControlIdentity, ControlError> {
+            self.log.create()
+        }
+
+        fn identity(&mut self) -> Result<Option<ControlIdentity>, ControlError> {
+            self.log.identity()
+        }
+
+        fn append(
+            &mut self,
+            topic: ControlTopic,
+            key: Option<&str>,
+            value: Option<&[u8]>,
+        ) -> Result<Offset, ControlError> {
+            self.appends += 1;
+            if self.appends == 1 {
+                self.withheld = value.map(<[u8]>::to_vec);
+                return Err(ControlError::Unknown("timed out".into()));
+            }
+            self.log.append(topic, key, value)
+        }
+
+        fn read(
+            &mut self,
+            topic: ControlTopic,
+            from: Offset,
+            out: &mut Vec<ControlRecord>,
+        ) -> Result<Offset, ControlError> {
+            self.log.read(topic, from, out)
+        }
+    }
+
+    #[test]
+    fn an_event_that_was_given_up_does_not_count_when_it_arrives_late() {
+        let control = MemoryControl::new("main", ManualClock::new(Timestamp(0)));
+        let mut last = 0;
+        let mut new_id = || {
+            last += 1;
+            EventId::new(last.to_string())
+        };
+        let mut state = Follower::default();
+        state
+            .create(&mut control.log(), "ada", &mut new_id)
+            .expect("created");
+        let view: ViewName = "products".parse().expect("a name");
+        let event = Envelope {
+            views: BTreeMap::from([(view.clone(), 0)]),
+            ..no_op_of_nothing(new_id())
+        };
+        let mut log = Late {
+            log: control.log(),
+            withheld: None,
+            appends: 0,
+        };
+        let verdict = append(&mut log, &mut state, &event, &mut new_id);
+        assert_eq!(verdict, Ok(Verdict::Stale(view.clone())));
+        let late = log.withheld.take();
+        log.append(ControlTopic::Catalog, None, late.as_deref())
+            .expect("it arrives");
+        let folded = state.follow(&mut log).expect("read");
+        assert_eq!(folded, [(event.id, Verdict::Stale(view))]);
+    }
+
+    fn no_op_of_nothing(id: EventId) -> Envelope {
+        Envelope {
+            schema: SCHEMA,
+            id,
+            views: BTreeMap::new(),
+            not_before: None,
+            not_after: NEVER,
+            who: "ada".into(),
+            why: "a test".into(),
+            answers: None,
+            body: Body::NoOp {},
+        }
+    }
+}

@@ -88,7 +88,10 @@ fn a_report_made_before_the_request_or_under_an_older_claim_proves_nothing() {
         zombie: true,
         ..Said::default()
     };
-    for said in [silent.clone(), zombie] {
+    for (said, why) in [
+        (silent.clone(), "has not reported since"),
+        (zombie, "reported under an older claim"),
+    ] {
         let mut world = two_versions();
         let v2 = version(2);
         assert!(
@@ -98,6 +101,7 @@ fn a_report_made_before_the_request_or_under_an_older_claim_proves_nothing() {
         world.said.insert(2, said);
         let outcome = world.ask(promote(2));
         assert!(failing(&outcome).contains(&"reports"), "{outcome:?}");
+        assert!(format!("{outcome:?}").contains(why), "{outcome:?}");
         assert_eq!(world.role(2), Some(Role::Building));
     }
     let mut world = two_versions();

@@ -338,7 +338,7 @@ fn progress(unit: Unit, token: Token, sequence: u64, said: &Said) -> Progress {
     };
     let token = if said.zombie {
         Token {
-            claim: ClaimId::new("an older claim"),
+            claim: ClaimId::new("older"),
             ..token
         }
     } else {
