@@ -7,14 +7,17 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use materializer_model::Unit;
+use materializer_model::{Key, Unit};
+use materializer_sinks::tantivy::IndexCopy;
+use materializer_sinks::tantivy::search::{
+    SearchError, SearchLimits, SearchRequest, SearchResponse,
+};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::crew::Crew;
 use super::internal::Workers;
 use super::routes::{CopyAt, TantivyRoute};
-use super::search::{SearchRequest, SearchResponse};
 use super::{Answered, Limits, ReadError};
 
 /// A tantivy copy that is being served. Calls block; they may come from several threads at once.
@@ -31,6 +34,41 @@ pub trait ServedCopy: Send + Sync {
     /// [`ReadError::Invalid`] where the request is at fault, [`ReadError::Unavailable`] while the copy
     /// is not servable, or where the search took too long.
     fn search(&self, request: &SearchRequest) -> Result<SearchResponse, ReadError>;
+}
+
+/// A copy that this process writes, with what one search of it may use.
+pub struct ServedIndex {
+    copy: Arc<IndexCopy>,
+    limits: SearchLimits,
+}
+
+impl ServedIndex {
+    /// Serves a copy within limits.
+    #[must_use]
+    pub fn new(copy: Arc<IndexCopy>, limits: SearchLimits) -> Self {
+        Self { copy, limits }
+    }
+}
+
+impl ServedCopy for ServedIndex {
+    fn document(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+        let found = self.copy.get(&Key::new(key)).map_err(read_error)?;
+        Ok(found.map(|found| found.source))
+    }
+
+    fn search(&self, request: &SearchRequest) -> Result<SearchResponse, ReadError> {
+        self.copy.search(request, &self.limits).map_err(read_error)
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
+fn read_error(fault: SearchError) -> ReadError {
+    let why = fault.to_string();
+    match fault {
+        SearchError::BadRequest { .. } | SearchError::TooLarge(_) => ReadError::Invalid(why),
+        SearchError::Unservable(_) | SearchError::Timeout(_) => ReadError::Unavailable(why),
+        SearchError::Failed(_) => ReadError::Broken(why),
+    }
 }
 
 /// The copies that this process holds and serves. A worker puts them in when they are servable, and
@@ -228,7 +266,10 @@ impl Router {
             };
             drop(counted);
             match answer {
-                Err(fault @ (ReadError::Gone(_) | ReadError::Unavailable(_))) => last = fault,
+                // A copy that is gone is gone from here alone: our routes are about to change.
+                Err(ReadError::Gone(why) | ReadError::Unavailable(why)) => {
+                    last = ReadError::Unavailable(why);
+                }
                 answered => return answered,
             }
         }

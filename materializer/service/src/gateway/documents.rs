@@ -1,6 +1,7 @@
 //! `GET /v1/views/{view}/documents/{key}`: one document, by alias.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::rejection::QueryRejection;
@@ -8,9 +9,11 @@ use axum::extract::{Query, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use materializer_model::Offset;
 use materializer_model::definition::RedisShape;
 use materializer_sinks::redis::{Read, Reply};
 use serde::Deserialize;
+use tokio::time::{sleep, timeout};
 
 use super::copies::DocumentOf;
 use super::http::{FaultBody, route};
@@ -26,6 +29,9 @@ pub(super) fn router() -> Router<Arc<Shared>> {
         .route("/v1/views/{view}/documents/{key}", get(document))
         .route("/v1/views/{view}/documents/", get(document))
 }
+
+/// How often an alias that is behind is looked at again.
+const EPOCH_POLL: Duration = Duration::from_millis(10);
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -45,7 +51,10 @@ async fn document(
         let (view, key) = view_and_key(uri.path())?;
         let route = route(&shared, view, parameters.min_alias_epoch).await?;
         let (answered, content_type) = match &route {
-            Route::Redis(route) => redis_document(&shared, route, key).await?,
+            Route::Redis(route) => match parameters.min_alias_epoch {
+                None => redis_document(&shared, route, &key).await?,
+                Some(min) => redis_document_since(&shared, route, &key, Offset(min)).await?,
+            },
             Route::Tantivy(route) => {
                 let answered = shared.copies.ask(route, DocumentOf(key)).await?;
                 (answered, "application/json")
@@ -64,12 +73,38 @@ async fn document(
     shared.track(Op::Document, answer).await
 }
 
+/// Reads a document until it is answered under `min_epoch` or a later one: the alias in Redis follows the
+/// catalog, and may be a moment behind our routes.
+async fn redis_document_since(
+    shared: &Shared,
+    route: &Arc<RedisRoute>,
+    key: &[u8],
+    min_epoch: Offset,
+) -> Result<(Answered<Option<Vec<u8>>>, &'static str), ReadError> {
+    let asked_again = async {
+        loop {
+            match redis_document(shared, route, key).await {
+                Ok((answered, _)) if answered.epoch < min_epoch => sleep(EPOCH_POLL).await,
+                answer => return answer,
+            }
+        }
+    };
+    let behind = |_elapsed| {
+        let view = &route.version.view;
+        let why = format!("the alias of `{view}` in Redis is below epoch {min_epoch}");
+        ReadError::Unavailable(why)
+    };
+    timeout(shared.limits.epoch_wait, asked_again)
+        .await
+        .map_err(behind)?
+}
+
 async fn redis_document(
     shared: &Shared,
     route: &Arc<RedisRoute>,
-    key: Vec<u8>,
+    key: &[u8],
 ) -> Result<(Answered<Option<Vec<u8>>>, &'static str), ReadError> {
-    let key = [route.literal.as_bytes(), &key].concat();
+    let key = [route.literal.as_bytes(), key].concat();
     let (read, content_type) = match route.shape {
         RedisShape::Json => (Read::Get(key), "application/json"),
         RedisShape::Bytes => (Read::Get(key), "application/octet-stream"),

@@ -15,13 +15,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
 use materializer_model::Unit;
+use materializer_sinks::tantivy::search::{SearchRequest, SearchResponse};
 use ureq::Agent;
 
 use super::ReadError;
 use super::copies::{DocumentOf, ServedCopy};
 use super::http::{FaultBody, from_json};
 use super::routes::CopyAt;
-use super::search::{SearchRequest, SearchResponse};
 use super::server::Shared;
 use crate::metrics::Op;
 

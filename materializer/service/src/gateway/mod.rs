@@ -25,15 +25,15 @@ mod rows;
 mod search;
 mod server;
 mod status;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
-pub use copies::{LocalCopies, ServedCopy};
-pub use probes::Probe;
+pub use copies::{LocalCopies, ServedCopy, ServedIndex};
 pub use routes::{CopyAt, RedisRoute, Route, Routes, RoutesReceiver, TantivyRoute};
 pub use rows::RowReader;
-pub use server::{Gateway, Parts, Settings};
-pub use status::StatusSource;
+pub use server::{Gateway, Parts, Process, Settings};
 
 use materializer_model::{Offset, VersionId};
 

@@ -14,21 +14,6 @@ use axum::routing::get;
 
 use super::server::Shared;
 
-/// What a process says of itself. Never blocks.
-pub trait Probe: Send + Sync {
-    /// Says whether its threads are all there.
-    ///
-    /// # Errors
-    /// What is amiss, so that only a restart helps.
-    fn alive(&self) -> Result<(), String>;
-
-    /// Says whether it can do its work: it has read the catalog.
-    ///
-    /// # Errors
-    /// What it waits for.
-    fn ready(&self) -> Result<(), String>;
-}
-
 /// Returns the routes of the probes.
 pub(super) fn router() -> Router<Arc<Shared>> {
     Router::new()
@@ -42,12 +27,12 @@ async fn live(State(shared): State<Arc<Shared>>) -> Response {
     let own = whole.then_some(()).ok_or("a reader's thread has ended");
     told(
         own.map_err(str::to_owned)
-            .and_then(|()| shared.probe.alive()),
+            .and_then(|()| shared.process.alive()),
     )
 }
 
 async fn ready(State(shared): State<Arc<Shared>>) -> Response {
-    told(shared.probe.ready())
+    told(shared.process.ready())
 }
 
 fn told(answer: Result<(), String>) -> Response {
@@ -58,7 +43,7 @@ fn told(answer: Result<(), String>) -> Response {
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
-    match shared.metrics.render(&*shared.scraped) {
+    match shared.metrics.render(&*shared.process) {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(fault) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{fault:#}\n")).into_response(),
     }

@@ -11,6 +11,7 @@ use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
+use materializer_sinks::tantivy::search::SearchRequest;
 use serde::Deserialize;
 
 use super::ReadError;
@@ -18,9 +19,6 @@ use super::http::{from_json, route};
 use super::routes::Route;
 use super::server::Shared;
 use crate::metrics::Op;
-
-pub type SearchRequest = serde_json::Value;
-pub type SearchResponse = serde_json::Value;
 
 /// Returns the route of searches.
 pub(super) fn router() -> Router<Arc<Shared>> {
@@ -40,9 +38,9 @@ struct ShortParameters {
     /// The query string.
     q: String,
     /// How many hits to pass over.
-    from: Option<u64>,
+    from: Option<usize>,
     /// How many hits to return.
-    size: Option<u64>,
+    size: Option<usize>,
     /// The least alias epoch that may answer.
     min_alias_epoch: Option<u64>,
 }
@@ -75,7 +73,12 @@ async fn search_short(
     let answer = async {
         let Query(parameters) =
             parameters.map_err(|fault| ReadError::Invalid(fault.body_text()))?;
-        let request = serde_json::json!({"q": parameters.q, "from": parameters.from, "size": parameters.size});
+        let request = SearchRequest {
+            q: Some(parameters.q),
+            from: parameters.from,
+            size: parameters.size,
+            ..SearchRequest::default()
+        };
         ask(&shared, &view, request, parameters.min_alias_epoch).await
     };
     shared.track(Op::Search, answer).await

@@ -14,6 +14,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::response::{IntoResponse, Response};
 use axum::serve::Listener;
+use materializer_migrations::status::Status;
 use materializer_model::Clock;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -22,10 +23,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 
 use super::copies::{Copies, LocalCopies};
-use super::probes::Probe;
 use super::routes::RoutesReceiver;
 use super::rows::{RowReader, Rows};
-use super::status::StatusSource;
 use super::{Limits, ReadError};
 use super::{documents, internal, probes, redis_protocol, search, status};
 use crate::metrics::{ConnectionGuard, Metrics, Op, Outcome, Port, ScrapeSource};
@@ -50,18 +49,33 @@ pub struct Parts {
     pub rows: BTreeMap<String, Vec<Box<dyn RowReader>>>,
     /// The tantivy copies that this process holds.
     pub copies: Arc<LocalCopies>,
-    /// Where the status comes from.
-    pub status: Arc<dyn StatusSource>,
     /// What the process says of itself.
-    pub probe: Arc<dyn Probe>,
+    pub process: Arc<dyn Process>,
     /// The process's metrics.
     pub metrics: Arc<Metrics>,
-    /// What the gauges show at a scrape.
-    pub scraped: Arc<dyn ScrapeSource>,
     /// The clock that requests are timed by.
     pub clock: Arc<dyn Clock>,
     /// Begins the sequence by which copies are chosen.
     pub seed: u64,
+}
+
+/// What a process says of itself: at `/v1/views`, to probes, and through [`ScrapeSource`] to scrapes.
+/// Told from what it knows already; nothing here blocks.
+pub trait Process: ScrapeSource {
+    /// Returns the status of all views; `None` until the catalog has been read.
+    fn status(&self) -> Option<Status>;
+
+    /// Says whether its threads are all there.
+    ///
+    /// # Errors
+    /// What is amiss, so that only a restart helps.
+    fn alive(&self) -> Result<(), String>;
+
+    /// Says whether it can do its work: it has read the catalog.
+    ///
+    /// # Errors
+    /// What it waits for.
+    fn ready(&self) -> Result<(), String>;
 }
 
 /// What the handlers share.
@@ -70,10 +84,8 @@ pub(super) struct Shared {
     pub(super) rows: Rows,
     pub(super) copies: Copies,
     pub(super) local: Arc<LocalCopies>,
-    pub(super) status: Arc<dyn StatusSource>,
-    pub(super) probe: Arc<dyn Probe>,
+    pub(super) process: Arc<dyn Process>,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) scraped: Arc<dyn ScrapeSource>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) limits: Limits,
 }
@@ -85,10 +97,8 @@ impl Shared {
             rows: Rows::start(parts.rows, limits)?,
             copies: Copies::start(&parts.copies, limits, parts.seed)?,
             local: parts.copies,
-            status: parts.status,
-            probe: parts.probe,
+            process: parts.process,
             metrics: parts.metrics,
-            scraped: parts.scraped,
             clock: parts.clock,
             limits,
         })

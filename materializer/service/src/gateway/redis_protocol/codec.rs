@@ -1,4 +1,4 @@
-//! Version 2 of the Redis protocol: bytes to requests, replies to bytes.
+//! The Redis protocol: bytes to requests, replies to bytes in version 2 or 3.
 //!
 //! Requests are arrays of bulk strings, or inline commands (words in a line, as `telnet` sends them).
 //! Every length is bounded before anything of that length is kept, and the same bytes give the same
@@ -203,6 +203,14 @@ fn number(digits: &[u8]) -> Option<i64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
+/// How replies are written. A connection begins with version 2.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Protocol {
+    #[default]
+    Two,
+    Three,
+}
+
 /// A reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Reply {
@@ -213,6 +221,8 @@ pub(super) enum Reply {
     Bulk(Vec<u8>),
     Nil,
     Array(Vec<Reply>),
+    /// Names with their values; in version 2 one array of both in turn.
+    Map(Vec<(Reply, Reply)>),
 }
 
 impl Reply {
@@ -222,7 +232,7 @@ impl Reply {
     }
 
     /// Adds the reply's bytes to `out`.
-    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+    pub(super) fn encode(&self, protocol: Protocol, out: &mut Vec<u8>) {
         match self {
             Self::Simple(text) => line(out, b'+', text),
             // A line end within would end the reply early and let its rest pass for another one.
@@ -233,11 +243,24 @@ impl Reply {
                 out.extend_from_slice(bytes);
                 out.extend_from_slice(b"\r\n");
             }
-            Self::Nil => line(out, b'$', "-1"),
+            Self::Nil => match protocol {
+                Protocol::Two => line(out, b'$', "-1"),
+                Protocol::Three => line(out, b'_', ""),
+            },
             Self::Array(items) => {
                 line(out, b'*', &items.len().to_string());
                 for item in items {
-                    item.encode(out);
+                    item.encode(protocol, out);
+                }
+            }
+            Self::Map(pairs) => {
+                match protocol {
+                    Protocol::Two => line(out, b'*', &(2 * pairs.len()).to_string()),
+                    Protocol::Three => line(out, b'%', &pairs.len().to_string()),
+                }
+                for (name, value) in pairs {
+                    name.encode(protocol, out);
+                    value.encode(protocol, out);
                 }
             }
         }
@@ -343,23 +366,25 @@ mod tests {
     }
 
     #[test]
-    fn replies_are_written_as_the_protocol_says() {
+    fn replies_are_written_as_their_version_of_the_protocol_says() {
         let reply = Reply::Array(vec![
             Reply::Simple("OK"),
             Reply::Error("ERR a\r\n+OK".into()),
             Reply::Integer(-2),
             Reply::text("a\r\nb"),
             Reply::Nil,
-            Reply::Array(Vec::new()),
+            Reply::Map(vec![(Reply::text("a"), Reply::Nil)]),
         ]);
-        let mut out = Vec::new();
-        reply.encode(&mut out);
-        assert_eq!(
-            out.escape_ascii().to_string(),
-            b"*6\r\n+OK\r\n-ERR a  +OK\r\n:-2\r\n$4\r\na\r\nb\r\n$-1\r\n*0\r\n"
-                .escape_ascii()
-                .to_string()
-        );
+        let check = |protocol, expected: &str| {
+            let mut out = Vec::new();
+            reply.encode(protocol, &mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), expected);
+        };
+        let same = "*6\r\n+OK\r\n-ERR a  +OK\r\n:-2\r\n$4\r\na\r\nb\r\n";
+        let two = "$-1\r\n*2\r\n$1\r\na\r\n$-1\r\n";
+        check(Protocol::Two, &format!("{same}{two}"));
+        let three = "_\r\n%1\r\n$1\r\na\r\n_\r\n";
+        check(Protocol::Three, &format!("{same}{three}"));
     }
 
     /// Bytes that are nearly the protocol: a few tokens of it in any order.
@@ -396,7 +421,7 @@ mod tests {
         ) {
             let mut bytes = Vec::new();
             for request in &requests {
-                Reply::Array(request.iter().cloned().map(Reply::Bulk).collect()).encode(&mut bytes);
+                Reply::Array(request.iter().cloned().map(Reply::Bulk).collect()).encode(Protocol::Two, &mut bytes);
             }
             prop_assert_eq!(decode([&bytes[..]]), (requests, None));
         }

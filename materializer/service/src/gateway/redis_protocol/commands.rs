@@ -282,8 +282,8 @@ fn found_reply(found: Found) -> Reply {
         Found::Bytes(value) => Reply::Bulk(value),
         Found::Number(number) => Reply::Integer(number),
         Found::Fields(fields) => {
-            let words = fields.into_iter().flat_map(|(name, value)| [name, value]);
-            Reply::Array(words.map(Reply::Bulk).collect())
+            let pair = |(name, value)| (Reply::Bulk(name), Reply::Bulk(value));
+            Reply::Map(fields.into_iter().map(pair).collect())
         }
         Found::WrongType => fault_reply(&ReadError::WrongType),
     }
@@ -295,6 +295,7 @@ mod tests {
 
     use super::super::super::Answered;
     use super::super::super::routes::Route;
+    use super::super::codec::Protocol;
     use super::*;
 
     fn routes() -> Routes {
@@ -330,7 +331,7 @@ mod tests {
             panic!("`{line}` reads rows");
         };
         let mut bytes = Vec::new();
-        reply.encode(&mut bytes);
+        reply.encode(Protocol::Two, &mut bytes);
         let text = String::from_utf8(bytes).unwrap();
         assert!(text.starts_with(expected), "{line}: {text}");
     }
@@ -349,8 +350,10 @@ mod tests {
         check("COMMAND COUNT", ":15\r\n");
         check("COMMAND", "*15\r\n*6\r\n$4\r\nauth\r\n:-2\r\n");
         check("COMMAND DOCS", "*0\r\n");
-        check("HELLO 3", "-NOPROTO");
-        check("HELLO 3 AUTH a b", "-NOPROTO");
+        check("HELLO", "*14\r\n$6\r\nserver\r\n$5\r\nredis\r\n");
+        check("HELLO 4", "-NOPROTO");
+        check("HELLO 4 AUTH a b", "-NOPROTO");
+        check("HELLO 3 AUTH a", "-ERR");
         check(
             "HELLO 2 SETNAME me",
             "*14\r\n$6\r\nserver\r\n$5\r\nredis\r\n",
@@ -473,7 +476,7 @@ mod tests {
         );
         let read = [("users@v1", vec![Read::HashAll(bytes("user:1"))])];
         let found = Found::Fields(vec![(bytes("name"), bytes("Ann"))]);
-        let reply = Reply::Array(vec![Reply::text("name"), Reply::text("Ann")]);
+        let reply = Reply::Map(vec![(Reply::text("name"), Reply::text("Ann"))]);
         check_read("HGETALL user:1", &read, &[vec![found]], reply);
         let read = [("prices@v3", vec![Read::TimeToLive(bytes("price:1"))])];
         check_read(

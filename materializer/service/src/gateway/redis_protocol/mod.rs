@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use self::codec::{Decoder, Reply};
+use self::codec::{Decoder, Protocol, Reply};
 use self::commands::{Assemble, Plan, plan};
 use self::session::Session;
 use super::ReadError;
@@ -107,7 +107,7 @@ fn plan_arrived(
     decoder: &mut Decoder,
     session: &mut Session,
     shared: &Shared,
-) -> (Vec<Plan>, Next) {
+) -> (Vec<(Plan, Protocol)>, Next) {
     let routes = shared.routes.borrow().clone();
     let mut plans = Vec::new();
     let mut words = 0;
@@ -115,14 +115,18 @@ fn plan_arrived(
         match decoder.next() {
             Ok(Some(request)) => {
                 words += request.len();
-                plans.push(plan(request, session, routes.as_deref(), &shared.limits));
-                if let Some(Plan::Close(_)) = plans.last() {
+                let plan = plan(request, session, routes.as_deref(), &shared.limits);
+                let closes = matches!(plan, Plan::Close(_));
+                // `HELLO` answers in the protocol that it chooses.
+                plans.push((plan, session.protocol()));
+                if closes {
                     return (plans, Next::Close);
                 }
             }
             Ok(None) => return (plans, Next::Read),
             Err(fault) => {
-                plans.push(Plan::Close(Reply::Error(format!("ERR {fault}"))));
+                let told = Plan::Close(Reply::Error(format!("ERR {fault}")));
+                plans.push((told, session.protocol()));
                 return (plans, Next::Close);
             }
         }
@@ -131,28 +135,29 @@ fn plan_arrived(
 }
 
 /// Answers the commands and returns their replies as bytes, in order.
-async fn answer(plans: Vec<Plan>, shared: &Shared) -> Vec<u8> {
+async fn answer(plans: Vec<(Plan, Protocol)>, shared: &Shared) -> Vec<u8> {
     enum Pending {
         Reply(Reply),
         Reads(usize, Assemble),
     }
     let mut reads = Vec::new();
     let mut pending = Vec::with_capacity(plans.len());
-    for plan in plans {
-        pending.push(match plan {
+    for (plan, protocol) in plans {
+        let command = match plan {
             Plan::Now(reply) | Plan::Close(reply) => Pending::Reply(reply),
             Plan::Read(mut of_command, assemble) => {
                 let count = of_command.len();
                 reads.append(&mut of_command);
                 Pending::Reads(count, assemble)
             }
-        });
+        };
+        pending.push((command, protocol));
     }
     let began = shared.clock.monotonic();
     let mut answers = shared.rows.read(reads).await.into_iter();
     let elapsed = shared.clock.monotonic().since(began);
     let mut bytes = Vec::new();
-    for command in pending {
+    for (command, protocol) in pending {
         let reply = match command {
             Pending::Reply(reply) => reply,
             Pending::Reads(count, assemble) => {
@@ -161,7 +166,7 @@ async fn answer(plans: Vec<Plan>, shared: &Shared) -> Vec<u8> {
                 assemble.reply(answers)
             }
         };
-        reply.encode(&mut bytes);
+        reply.encode(protocol, &mut bytes);
     }
     bytes
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::super::routes::Routes;
-use super::codec::Reply;
+use super::codec::{Protocol, Reply};
 use super::commands::{COMMANDS, Name};
 
 /// The release of Redis whose protocol and errors the gateway follows.
@@ -15,6 +15,8 @@ pub(super) struct Session {
     id: i64,
     /// What `CLIENT SETNAME` called it.
     name: Vec<u8>,
+    /// What `HELLO` agreed upon.
+    protocol: Protocol,
 }
 
 impl Session {
@@ -23,7 +25,13 @@ impl Session {
         Self {
             id,
             name: Vec::new(),
+            protocol: Protocol::default(),
         }
+    }
+
+    /// Returns how the next reply is written.
+    pub(super) fn protocol(&self) -> Protocol {
+        self.protocol
     }
 
     /// Answers `CLIENT`, as far as clients ask it of their own accord.
@@ -47,19 +55,22 @@ impl Session {
         }
     }
 
-    /// Answers `HELLO [version [AUTH user password] [SETNAME name]]`. Version 3 is declined before
-    /// anything else is looked at, so that clients fall back to version 2.
+    /// Answers `HELLO [version [AUTH user password] [SETNAME name]]`. Nothing changes if it is refused.
     pub(super) fn hello(&mut self, arguments: &[Vec<u8>]) -> Reply {
-        if arguments.first().is_some_and(|version| version != b"2") {
-            return Reply::Error("NOPROTO unsupported protocol version".into());
-        }
+        let protocol = match arguments.first().map(Vec::as_slice) {
+            None => self.protocol,
+            Some(b"2") => Protocol::Two,
+            Some(b"3") => Protocol::Three,
+            Some(_) => return Reply::Error("NOPROTO unsupported protocol version".into()),
+        };
+        let mut name = None;
         let mut options = arguments.get(1..).unwrap_or_default();
         loop {
             options = match options {
                 [] => break,
                 [word, _user, _password, rest @ ..] if word.eq_ignore_ascii_case(b"auth") => rest,
-                [word, name, rest @ ..] if word.eq_ignore_ascii_case(b"setname") => {
-                    self.name.clone_from(name);
+                [word, called, rest @ ..] if word.eq_ignore_ascii_case(b"setname") => {
+                    name = Some(called);
                     rest
                 }
                 [word, ..] => {
@@ -68,22 +79,25 @@ impl Session {
                 }
             };
         }
-        Reply::Array(vec![
-            Reply::text("server"),
-            Reply::text("redis"),
-            Reply::text("version"),
-            Reply::text(REDIS_VERSION),
-            Reply::text("proto"),
-            Reply::Integer(2),
-            Reply::text("id"),
-            Reply::Integer(self.id),
-            Reply::text("mode"),
-            Reply::text("standalone"),
-            Reply::text("role"),
-            Reply::text("master"),
-            Reply::text("modules"),
-            Reply::Array(Vec::new()),
-        ])
+        self.protocol = protocol;
+        if let Some(name) = name {
+            self.name.clone_from(name);
+        }
+        let number = match protocol {
+            Protocol::Two => 2,
+            Protocol::Three => 3,
+        };
+        let facts = [
+            ("server", Reply::text("redis")),
+            ("version", Reply::text(REDIS_VERSION)),
+            ("proto", Reply::Integer(number)),
+            ("id", Reply::Integer(self.id)),
+            ("mode", Reply::text("standalone")),
+            ("role", Reply::text("master")),
+            ("modules", Reply::Array(Vec::new())),
+        ];
+        let facts = facts.map(|(name, fact)| (Reply::text(name), fact));
+        Reply::Map(facts.into())
     }
 }
 

@@ -1,0 +1,211 @@
+//! The gateway as its clients see it, over real sockets, with rows and copies in memory behind it.
+
+mod http;
+mod redis;
+mod swap;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use materializer_migrations::status::Status;
+use materializer_model::definition::RedisShape;
+use materializer_model::ports::{AliasPointer, SinkError};
+use materializer_model::{Offset, VersionId, VersionNumber, ViewName};
+use materializer_sinks::redis::{Answer, Read, ReadRequest, Reply};
+use tokio::sync::watch;
+
+use super::*;
+use crate::clock::SystemClock;
+use crate::metrics::{Gauges, Metrics, ScrapeSource};
+
+/// A Redis in memory: the alias of each view, and the rows of each version.
+#[derive(Clone, Default)]
+struct Store(Arc<Mutex<Stored>>);
+
+#[derive(Default)]
+struct Stored {
+    aliases: BTreeMap<ViewName, AliasPointer>,
+    rows: BTreeMap<(VersionId, Vec<u8>), Reply>,
+    /// Why nothing can be read, if so.
+    fault: Option<SinkError>,
+}
+
+impl Store {
+    fn put(&self, version: &str, key: &str, row: Reply) {
+        let key = (version.parse().unwrap(), key.as_bytes().to_vec());
+        self.0.lock().unwrap().rows.insert(key, row);
+    }
+
+    fn put_text(&self, version: &str, key: &str, row: &str) {
+        self.put(version, key, Reply::Bytes(row.as_bytes().to_vec()));
+    }
+
+    fn point(&self, version: &str, epoch: u64) {
+        let version: VersionId = version.parse().unwrap();
+        let pointer = AliasPointer {
+            version: version.number,
+            epoch: Offset(epoch),
+        };
+        self.0.lock().unwrap().aliases.insert(version.view, pointer);
+    }
+
+    fn fail(&self, fault: Option<SinkError>) {
+        self.0.lock().unwrap().fault = fault;
+    }
+}
+
+impl RowReader for Store {
+    fn answer(&mut self, requests: &[ReadRequest]) -> Vec<Result<Answer, SinkError>> {
+        let answer = |request: &ReadRequest| {
+            // Each request in one instant, and another one between any two.
+            let stored = self.0.lock().unwrap();
+            if let Some(fault) = &stored.fault {
+                return Err(fault.clone());
+            }
+            let pointer = stored.aliases.get(&request.view).cloned();
+            let pointer = pointer.ok_or_else(|| SinkError::Unavailable("no alias".into()))?;
+            let reads = request.reads.iter();
+            let replies = reads.map(|read| stored.read(&request.view, pointer.version, read));
+            Ok(Answer {
+                replies: replies.collect(),
+                pointer,
+            })
+        };
+        requests.iter().map(answer).collect()
+    }
+}
+
+impl Stored {
+    fn read(&self, view: &ViewName, number: VersionNumber, read: &Read) -> Reply {
+        let row = |key: &[u8]| {
+            let view = view.clone();
+            self.rows.get(&(VersionId { view, number }, key.to_vec()))
+        };
+        match read {
+            Read::Get(key) | Read::HashAll(key) => row(key).cloned().unwrap_or(Reply::Nil),
+            Read::Exists(key) => Reply::Number(row(key).is_some().into()),
+            Read::HashGet(key, field) => match row(key) {
+                Some(Reply::Fields(fields)) => {
+                    let found = fields.iter().find(|(name, _)| name == field);
+                    found.map_or(Reply::Nil, |(_, value)| Reply::Bytes(value.clone()))
+                }
+                _ => Reply::Nil,
+            },
+            Read::TimeToLive(key) => Reply::Number(if row(key).is_some() { -1 } else { -2 }),
+        }
+    }
+}
+
+/// A process that has nothing to say but whether it is ready.
+#[derive(Default)]
+struct Silent;
+
+impl ScrapeSource for Silent {
+    fn fill(&self, _gauges: &Gauges) {}
+}
+
+impl Process for Silent {
+    fn status(&self) -> Option<Status> {
+        None
+    }
+
+    fn alive(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        Err("the catalog has not been read".into())
+    }
+}
+
+/// Everything that a test moves while a gateway serves.
+struct Bed {
+    store: Store,
+    copies: Arc<LocalCopies>,
+    routes: watch::Sender<Option<Arc<Routes>>>,
+    gateway: Gateway,
+}
+
+impl Bed {
+    /// Starts a gateway that knows no routes yet.
+    fn start(limits: Limits) -> Self {
+        Self::start_reading(limits, 2, |store| Box::new(store))
+    }
+
+    /// Starts a gateway with so many readers of rows.
+    fn start_reading(
+        limits: Limits,
+        readers: usize,
+        reader: impl Fn(Store) -> Box<dyn RowReader>,
+    ) -> Self {
+        let store = Store::default();
+        let copies = Arc::new(LocalCopies::default());
+        let (routes, receiver) = watch::channel(None);
+        let readers = (0..readers).map(|_| reader(store.clone())).collect();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let settings = Settings {
+            http: any,
+            redis: Some(any),
+            limits,
+        };
+        let parts = Parts {
+            routes: receiver,
+            rows: BTreeMap::from([("cache".to_owned(), readers)]),
+            copies: Arc::clone(&copies),
+            process: Arc::new(Silent),
+            metrics: Arc::new(Metrics::new().unwrap()),
+            clock: Arc::new(SystemClock::start()),
+            seed: 7,
+        };
+        Self {
+            store,
+            copies,
+            routes,
+            gateway: Gateway::start(settings, parts).unwrap(),
+        }
+    }
+
+    fn route(&self, routes: impl IntoIterator<Item = Route>) {
+        self.routes
+            .send_replace(Some(Arc::new(Routes::new(routes))));
+    }
+
+    /// Puts one row each in a view of strings and one of hashes, and routes to them.
+    fn with_rows(self) -> Self {
+        self.store
+            .put_text("products@v7", "product:42", r#"{"title":"shoe"}"#);
+        let fields = vec![(b"name".to_vec(), b"Ann".to_vec())];
+        self.store.put("users@v1", "user:1", Reply::Fields(fields));
+        self.store.point("products@v7", 12);
+        self.store.point("users@v1", 3);
+        self.route([
+            redis_route("products@v7", 12, "product:", RedisShape::Json),
+            redis_route("users@v1", 3, "user:", RedisShape::Hash),
+        ]);
+        self
+    }
+}
+
+fn redis_route(version: &str, epoch: u64, literal: &str, shape: RedisShape) -> Route {
+    Route::Redis(Arc::new(RedisRoute {
+        version: version.parse().unwrap(),
+        epoch: Offset(epoch),
+        connection: "cache".into(),
+        literal: literal.into(),
+        shape,
+    }))
+}
+
+/// Returns a route to copies: of each its unit and its worker's address.
+fn tantivy_route(version: &str, epoch: u64, copies: &[(&str, SocketAddr)]) -> Route {
+    let copy = |(unit, address): &(&str, SocketAddr)| CopyAt {
+        unit: unit.parse().unwrap(),
+        address: address.to_string(),
+    };
+    Route::Tantivy(Arc::new(TantivyRoute {
+        version: version.parse().unwrap(),
+        epoch: Offset(epoch),
+        copies: copies.iter().map(copy).collect(),
+    }))
+}
