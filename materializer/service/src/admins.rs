@@ -48,11 +48,7 @@ impl Admins {
     }
 
     fn redis(&mut self, target: &RedisTarget) -> Result<&mut RedisAdmin, SinkError> {
-        let key = (
-            target.connection.clone(),
-            target.key.clone(),
-            target.shards,
-        );
+        let key = (target.connection.clone(), target.key.clone(), target.shards);
         // Two look-ups: an entry would hold the map while the administration is made.
         if !self.redis.contains_key(&key) {
             let place = connect::redis_place(&self.config, &target.connection, &self.catalog)
@@ -85,11 +81,16 @@ impl ViewSinks for Admins {
         let Some((unit, address)) = copies.first() else {
             return Err(SinkError::Unavailable("no copy is servable".to_owned()));
         };
-        let unavailable =
-            |error: ureq::Error| SinkError::Unavailable(format!("`{unit}` at `{address}`: {error}"));
+        let unavailable = |error: ureq::Error| {
+            SinkError::Unavailable(format!("`{unit}` at `{address}`: {error}"))
+        };
         let url = format!("http://{address}/internal/v1/units/{unit}/search");
         let request = serde_json::json!({"q": query.q, "size": 0});
-        let mut response = self.agent.post(&url).send_json(&request).map_err(unavailable)?;
+        let mut response = self
+            .agent
+            .post(&url)
+            .send_json(&request)
+            .map_err(unavailable)?;
         if !response.status().is_success() {
             let why = response.body_mut().read_to_string().map_err(unavailable)?;
             return Err(SinkError::Refused(format!("`{}`: {why}", query.q)));

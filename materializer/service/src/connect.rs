@@ -43,7 +43,11 @@ pub fn redis_place(
 }
 
 fn redis_server(name: &str, connection: &Connection) -> anyhow::Result<RedisSettings> {
-    let insecure = if connection.tls_insecure { "#insecure" } else { "" };
+    let insecure = if connection.tls_insecure {
+        "#insecure"
+    } else {
+        ""
+    };
     let mut server = RedisSettings::parse(&format!("{}{insecure}", connection.url))
         .with_context(|| format!("connection `{name}`"))?;
     if let Some(password) = &connection.password {

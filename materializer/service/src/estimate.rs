@@ -174,7 +174,10 @@ impl Estimate {
 fn genesis_gone(source: &Source) -> Vec<String> {
     let topics = source.ends.partitions.iter();
     topics
-        .flat_map(|(topic, ends)| ends.iter().map(move |(partition, end)| (topic, partition, end)))
+        .flat_map(|(topic, ends)| {
+            ends.iter()
+                .map(move |(partition, end)| (topic, partition, end))
+        })
         .filter(|(_, _, end)| end.start > Offset(0))
         .map(|(topic, partition, end)| format!("{topic}/{partition} begins at {}", end.start))
         .collect()
@@ -228,7 +231,11 @@ impl fmt::Display for Estimate {
         if self.genesis_gone.is_empty() {
             writeln!(f, "from offset 0: genesis proved")?;
         } else {
-            writeln!(f, "but the genesis is gone: {}", self.genesis_gone.join(", "))?;
+            writeln!(
+                f,
+                "but the genesis is gone: {}",
+                self.genesis_gone.join(", ")
+            )?;
         }
         let sample = &self.sample;
         writeln!(
@@ -244,7 +251,12 @@ impl fmt::Display for Estimate {
             writeln!(f, "          {failure}")?;
         }
         let duration = crate::output::span(Duration::from_millis(self.duration_ms));
-        write!(f, "  needs   about {duration}, {} {}", Bytes(self.needed), self.place)?;
+        write!(
+            f,
+            "  needs   about {duration}, {} {}",
+            Bytes(self.needed),
+            self.place
+        )?;
         if let Some(free) = self.free {
             write!(f, " ({} free)", Bytes(free))?;
         }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use materializer_kafka::{DisplayOffsets, KafkaDeadLetters, KafkaSettings, Lane, Observer, Profile};
+use materializer_kafka::{
+    DisplayOffsets, KafkaDeadLetters, KafkaSettings, Lane, Observer, Profile,
+};
 use materializer_migrations::{Role, Version};
 use materializer_model::definition::Target;
 use materializer_model::ports::{LogObserver, Sink};
@@ -96,7 +98,10 @@ impl LiveFeeders {
                 Ok(Box::new(sink))
             }
             Target::Tantivy(_) | Target::Memory {} => {
-                anyhow::bail!("`{}` is not a sink of this process", version.definition.to.kind())
+                anyhow::bail!(
+                    "`{}` is not a sink of this process",
+                    version.definition.to.kind()
+                )
             }
         }
     }

@@ -35,9 +35,9 @@ impl Identity {
             .with_context(|| format!("open `{place}/lock`"))?;
         match lock.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => anyhow::bail!(
-                "another process holds `{place}`: give this one its own `data_dir`"
-            ),
+            Err(TryLockError::WouldBlock) => {
+                anyhow::bail!("another process holds `{place}`: give this one its own `data_dir`")
+            }
             Err(TryLockError::Error(error)) => {
                 return Err(error).with_context(|| format!("lock `{place}`"));
             }

@@ -285,7 +285,13 @@ impl Process {
 
 /// Says how often the ends of each topic are asked for.
 fn paces(topics: BTreeMap<Topic, bool>) -> BTreeMap<Topic, Pace> {
-    let pace = |tailing| if tailing { Pace::Tailing } else { Pace::Building };
+    let pace = |tailing| {
+        if tailing {
+            Pace::Tailing
+        } else {
+            Pace::Building
+        }
+    };
     topics
         .into_iter()
         .map(|(topic, tailing)| (topic, pace(tailing)))

@@ -42,14 +42,19 @@ fn route(
             version: live.id.clone(),
             epoch: pointer.epoch,
             connection: target.connection.clone(),
-            literal: target.key.split("{key}").next().unwrap_or_default().to_owned(),
+            literal: target
+                .key
+                .split("{key}")
+                .next()
+                .unwrap_or_default()
+                .to_owned(),
             shape: target.shape,
         }))),
         Target::Tantivy(_) => {
             let evidence = Evidence::collect(live, state.reports(), Offset(0));
-            let servable = evidence.reports().filter(|heard| {
-                heard.report.servable && now <= heard.appended.plus(COPY_SILENT)
-            });
+            let servable = evidence
+                .reports()
+                .filter(|heard| heard.report.servable && now <= heard.appended.plus(COPY_SILENT));
             let copies = servable.filter_map(|heard| {
                 Some(CopyAt {
                     unit: heard.report.unit.clone(),
@@ -180,7 +185,9 @@ impl Process for Own {
     fn alive(&self) -> Result<(), String> {
         let silence = self.control.since_round();
         if silence > CONTROL_STUCK {
-            return Err(format!("the control thread has not come round for {silence:.0?}"));
+            return Err(format!(
+                "the control thread has not come round for {silence:.0?}"
+            ));
         }
         Ok(())
     }

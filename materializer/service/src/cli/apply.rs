@@ -31,7 +31,9 @@ pub(super) struct Args {
 /// Returns the verb that applies a definition.
 pub(super) fn verb(client: &CatalogClient, defined: &Defined, replace: bool) -> Verb {
     let difference = difference(client.state().catalog(), defined);
-    let reasons = difference.iter().flat_map(|difference| difference.reasons());
+    let reasons = difference
+        .iter()
+        .flat_map(|difference| difference.reasons());
     Verb::Apply {
         definition: Box::new(defined.definition.clone()),
         fingerprint: defined.fingerprint.clone(),

@@ -29,12 +29,18 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         control: &mut *control,
         observer: &*observer,
         clock,
-        definitions: definitions.into_iter().map(|defined| defined.definition).collect(),
+        definitions: definitions
+            .into_iter()
+            .map(|defined| defined.definition)
+            .collect(),
     });
     for finding in &findings {
         context.output.show(finding)?;
     }
-    let faults = findings.iter().filter(|finding| finding.level == Level::Fault).count();
+    let faults = findings
+        .iter()
+        .filter(|finding| finding.level == Level::Fault)
+        .count();
     if faults > 0 {
         let plural = if faults == 1 { "fault" } else { "faults" };
         return Err(Failure::refused(

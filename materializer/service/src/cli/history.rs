@@ -34,11 +34,21 @@ struct Line {
 
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { offset, what, who, why, .. } = self;
+        let Self {
+            offset,
+            what,
+            who,
+            why,
+            ..
+        } = self;
         let at = jiff::Timestamp::from_millisecond(self.at.0)
             .map_or_else(|_| self.at.to_string(), |at| format!("{at:.0}"));
         write!(f, "{offset:>6}  {at}  {what}  by {who}")?;
-        if why.is_empty() { Ok(()) } else { write!(f, ": {why}") }
+        if why.is_empty() {
+            Ok(())
+        } else {
+            write!(f, ": {why}")
+        }
     }
 }
 
@@ -78,7 +88,12 @@ fn line(record: &ControlRecord, all: bool) -> Option<Line> {
         }
         Read::NewerBody(event) => {
             let view = event.views.keys().next().cloned();
-            ("an event of a newer release".to_owned(), view, event.who, event.why)
+            (
+                "an event of a newer release".to_owned(),
+                view,
+                event.who,
+                event.why,
+            )
         }
         Read::Unreadable(why) => ("an unreadable event".to_owned(), None, String::new(), why),
     };

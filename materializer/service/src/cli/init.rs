@@ -53,7 +53,11 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let sample = materializer_kafka::sample(&kafka, &topic, SAMPLE).map_err(|error| {
         let known = materializer_kafka::list_topics(&kafka).unwrap_or_default();
         let known: Vec<String> = known.keys().map(|topic| format!("`{topic}`")).collect();
-        Failure::new(Exit::Failed, error, format!("the topics are {}", known.join(", ")))
+        Failure::new(
+            Exit::Failed,
+            error,
+            format!("the topics are {}", known.join(", ")),
+        )
     })?;
     let samples: Vec<Record<'_>> = sample
         .rows
@@ -108,7 +112,11 @@ fn settings(args: &Args, context: &Context) -> Result<Config, Failure> {
     write_new(path, &draft(dev))?;
     context.output.note(format!(
         "{name}: written{}",
-        if dev { ", with `dev: true`, since the cluster has fewer than three brokers" } else { "" }
+        if dev {
+            ", with `dev: true`, since the cluster has fewer than three brokers"
+        } else {
+            ""
+        }
     ))?;
     context.config()
 }
@@ -145,9 +153,15 @@ fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
     let opened = fs::File::options().write(true).create_new(true).open(path);
     let mut file = opened.map_err(|error| {
         if error.kind() == std::io::ErrorKind::AlreadyExists {
-            Failure::refused(format!("`{place}` exists already"), "move it away to have a new draft")
+            Failure::refused(
+                format!("`{place}` exists already"),
+                "move it away to have a new draft",
+            )
         } else {
-            Failure::refused(format!("cannot write `{place}`: {error}"), format!("write {FILE} by hand"))
+            Failure::refused(
+                format!("cannot write `{place}`: {error}"),
+                format!("write {FILE} by hand"),
+            )
         }
     })?;
     file.write_all(text.as_bytes())?;

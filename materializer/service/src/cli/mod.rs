@@ -123,7 +123,11 @@ pub fn main(
             // Help and version are no faults, and clap knows where each belongs. There is nobody left
             // to tell if the stream is closed.
             drop(fault.print());
-            return if fault.use_stderr() { Exit::Usage } else { Exit::Done };
+            return if fault.use_stderr() {
+                Exit::Usage
+            } else {
+                Exit::Done
+            };
         }
     };
     let output = Output::new(cli.output);

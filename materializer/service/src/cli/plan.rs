@@ -132,7 +132,9 @@ fn estimate(
     let state = client.state();
     let free = free(config, state.catalog().id(), &definition.to, &context.clock)?;
     let now = state.reports().newest();
-    Ok(Estimate::of(definition, &source, sample, failure, free, now))
+    Ok(Estimate::of(
+        definition, &source, sample, failure, free, now,
+    ))
 }
 
 /// Returns the bytes that are free where the version will be stored, as far as that can be asked here.

@@ -109,7 +109,9 @@ fn wait(
             return Ok(outcome);
         }
         read.map_err(explain).or_else(|failure| {
-            context.output.note(format!("still waiting: {:#}", failure.error))
+            context
+                .output
+                .note(format!("still waiting: {:#}", failure.error))
         })?;
         std::thread::sleep(GLANCE);
     }

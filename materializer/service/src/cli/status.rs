@@ -47,7 +47,10 @@ impl fmt::Display for Whole<'_> {
             writeln!(f, "stopped: {stopped}")?;
         }
         if status.coordinators.is_empty() {
-            writeln!(f, "no coordinator is alive: nothing is decided (start `materializer run`)")?;
+            writeln!(
+                f,
+                "no coordinator is alive: nothing is decided (start `materializer run`)"
+            )?;
         }
         for fault in &status.faults {
             writeln!(f, "coordinator: {fault}")?;
@@ -99,7 +102,11 @@ impl fmt::Display for One<'_> {
 }
 
 fn write_version(f: &mut fmt::Formatter<'_>, version: &VersionStatus) -> fmt::Result {
-    let mark = if version.rolled_back { " (rolled back)" } else { "" };
+    let mark = if version.rolled_back {
+        " (rolled back)"
+    } else {
+        ""
+    };
     write!(
         f,
         "  {:<5} {}{mark}  {}",
@@ -159,7 +166,12 @@ impl fmt::Display for Line<'_> {
             }
         } else if let Some(lag) = version.lag {
             let about = if lag.estimated { "about " } else { "" };
-            write!(f, " lag {} records, {about}{:.1} s", Count(lag.records), lag.seconds)?;
+            write!(
+                f,
+                " lag {} records, {about}{:.1} s",
+                Count(lag.records),
+                lag.seconds
+            )?;
         }
         if !version.gates.is_empty() && version.state != "replaying" {
             let held = version.gates.iter().filter(|gate| gate.holds).count();

@@ -51,7 +51,10 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
             None => sample(context, defined, args.take)?,
         };
         if batch.is_empty() {
-            context.output.note(format!("`{}`: there are no records", defined.definition.view))?;
+            context.output.note(format!(
+                "`{}`: there are no records",
+                defined.definition.view
+            ))?;
         }
         if show(context, defined, &batch, args.take)? {
             exit = Exit::Failed;
@@ -207,7 +210,10 @@ fn from_lines(path: &PathBuf, take: usize, topics: &[Topic]) -> Result<RowBatch,
         let file = std::fs::File::open(path).map_err(unreadable)?;
         Box::new(std::io::BufReader::new(file))
     };
-    let topic = topics.first().cloned().unwrap_or_else(|| Topic::new("stdin"));
+    let topic = topics
+        .first()
+        .cloned()
+        .unwrap_or_else(|| Topic::new("stdin"));
     let mut batch = RowBatch::default();
     let mut offset = Offset(0);
     while batch.len() < take {

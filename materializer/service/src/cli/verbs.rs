@@ -1,6 +1,5 @@
 //! `promote rollback pause resume skip retire abort`: the verbs that are a request and its answer.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -187,7 +186,11 @@ impl One {
 
     pub(super) fn abort(self, context: &Context) -> Result<Exit, Failure> {
         let version = self.version.clone();
-        self.run(context, Verb::Abort { version }, "is given up and being deleted")
+        self.run(
+            context,
+            Verb::Abort { version },
+            "is given up and being deleted",
+        )
     }
 
     fn run(self, context: &Context, verb: Verb, done: &str) -> Result<Exit, Failure> {
@@ -216,7 +219,9 @@ impl Retire {
                 Some(number),
             ),
             None => (
-                format!("`{view}` serves nothing any more, and is deleted as soon as no reader uses it"),
+                format!(
+                    "`{view}` serves nothing any more, and is deleted as soon as no reader uses it"
+                ),
                 None,
             ),
         };
@@ -335,6 +340,8 @@ impl fmt::Display for Moved {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]

@@ -138,7 +138,11 @@ fn is_reached(
     seen: Option<&VersionStatus>,
     goal: Goal,
 ) -> Result<bool, Failure> {
-    let role = client.state().catalog().version(id).map(|version| version.role);
+    let role = client
+        .state()
+        .catalog()
+        .version(id)
+        .map(|version| version.role);
     let past = matches!(role, Some(Role::Draining | Role::Retiring | Role::Retired));
     if past && goal != Goal::Retired {
         return Err(Failure::refused(

@@ -243,7 +243,9 @@ fn read(root: &Node, report: &Report<'_>, environment: &BTreeMap<String, String>
         advertise: top.text("advertise").map(str::to_owned),
         dev: top.read("dev", boolean).unwrap_or(false),
         worker: read_worker(top.node("worker"), report),
-        drain: top.read("drain", duration).unwrap_or(Duration::from_secs(60)),
+        drain: top
+            .read("drain", duration)
+            .unwrap_or(Duration::from_secs(60)),
         log: read_log(top.node("log"), report),
         who: top.text("who").map_or(account, str::to_owned),
     };

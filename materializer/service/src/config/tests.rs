@@ -112,7 +112,7 @@ colour: blue
             "materializer.yaml:9: `worker.slots`: `many` is not a number of units",
             "materializer.yaml:9: `worker.reclaim_after`: `10` is not a duration: write `500ms`, `30s`, `2m`, `24h` or `7d`",
             "materializer.yaml:10: `log.format`: `xml` is not `text` or `json`",
-            "materializer.yaml:11: `colour`: not a setting, there are `advertise`, `connections`, `data_dir`, `dev`, `http`, `installation`, `kafka`, `log`, `redis`, `who`, `worker`",
+            "materializer.yaml:11: `colour`: not a setting, there are `advertise`, `connections`, `data_dir`, `dev`, `drain`, `http`, `installation`, `kafka`, `log`, `redis`, `who`, `worker`",
         ]
     );
 }

@@ -19,14 +19,20 @@ pub(super) fn examine(config: &Config, follower: &Follower, holds_indices: bool)
     let place = folder.display();
     let mut findings = Vec::new();
     // A folder that is not there yet is made by the role that needs it, if its parent can be written.
-    let existing = folder.ancestors().find(|path| path.is_dir()).unwrap_or(folder);
+    let existing = folder
+        .ancestors()
+        .find(|path| path.is_dir())
+        .unwrap_or(folder);
     match space_free(existing) {
         Ok(free) if free < LOW && holds_indices => findings.push(Finding::fault(
             "disk",
             format!("`{place}`: only {} are free", Bytes(free)),
             "a rebuild stands beside the live index: make room, or set `data_dir`",
         )),
-        Ok(free) => findings.push(Finding::ok("disk", format!("`{place}`: {} free", Bytes(free)))),
+        Ok(free) => findings.push(Finding::ok(
+            "disk",
+            format!("`{place}`: {} free", Bytes(free)),
+        )),
         Err(error) => findings.push(Finding::fault(
             "disk",
             format!("`{place}`: {error}"),
@@ -54,7 +60,10 @@ fn leftovers(config: &Config, follower: &Follower) -> Vec<Finding> {
         };
         for index in folders(&root.join(&view)) {
             // `v7-c0-1a2b3c4d`
-            let Some(number) = index.split('-').next().and_then(|v| v.parse::<VersionNumber>().ok())
+            let Some(number) = index
+                .split('-')
+                .next()
+                .and_then(|v| v.parse::<VersionNumber>().ok())
             else {
                 continue;
             };
@@ -67,7 +76,10 @@ fn leftovers(config: &Config, follower: &Follower) -> Vec<Finding> {
             if gone && told.insert(id.clone()) {
                 findings.push(Finding::warning(
                     "leftovers",
-                    format!("`{}` holds an index of `{id}`, which is gone", root.join(&view).display()),
+                    format!(
+                        "`{}` holds an index of `{id}`, which is gone",
+                        root.join(&view).display()
+                    ),
                     "a worker sweeps it at its start; delete the folder if none runs here any more",
                 ));
             }

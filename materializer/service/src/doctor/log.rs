@@ -28,7 +28,10 @@ pub(super) fn control(log: &mut dyn ControlLog, config: &Config) -> (Follower, V
     };
     let mut findings = vec![Finding::ok(
         "brokers",
-        format!("cluster `{}` at `{}`", identity.cluster, config.kafka.brokers),
+        format!(
+            "cluster `{}` at `{}`",
+            identity.cluster, config.kafka.brokers
+        ),
     )];
     let read = follower
         .follow(log)
@@ -37,7 +40,10 @@ pub(super) fn control(log: &mut dyn ControlLog, config: &Config) -> (Follower, V
     findings.push(match read {
         Ok(()) => {
             let events = follower.catalog().next();
-            Finding::ok("topics", format!("catalog, claims and progress; {events} events"))
+            Finding::ok(
+                "topics",
+                format!("catalog, claims and progress; {events} events"),
+            )
         }
         Err(FollowError::Log(error)) => unreadable(&error, config),
         Err(error @ (FollowError::Missing | FollowError::Foreign { .. })) => Finding::fault(
@@ -49,7 +55,10 @@ pub(super) fn control(log: &mut dyn ControlLog, config: &Config) -> (Follower, V
     if let Some(newer) = follower.catalog().newer() {
         findings.push(Finding::fault(
             "topics",
-            format!("the event at offset {} is a newer release's: {}", newer.at, newer.why),
+            format!(
+                "the event at offset {} is a newer release's: {}",
+                newer.at, newer.why
+            ),
             "use that release",
         ));
     }
@@ -119,7 +128,9 @@ fn judge(facts: &TopicFacts, ends: &Ends) -> Vec<Finding> {
         }
     }
     let compacts = facts.policy.is_some_and(CleanupPolicy::compacts);
-    let deletes = facts.policy.is_some_and(|policy| policy != CleanupPolicy::Compact);
+    let deletes = facts
+        .policy
+        .is_some_and(|policy| policy != CleanupPolicy::Compact);
     if deletes && (facts.retention.is_some() || facts.retention_bytes.is_some()) {
         findings.push(Finding::warning(
             "topics",
@@ -129,7 +140,11 @@ fn judge(facts: &TopicFacts, ends: &Ends) -> Vec<Finding> {
             ),
         ));
     }
-    if compacts && facts.tombstone_retention.is_some_and(|kept| kept < Duration::from_secs(86_400)) {
+    if compacts
+        && facts
+            .tombstone_retention
+            .is_some_and(|kept| kept < Duration::from_secs(86_400))
+    {
         findings.push(Finding::warning(
             "topics",
             format!("`{topic}`: tombstones are kept for less than a day"),
@@ -147,9 +162,17 @@ fn judge(facts: &TopicFacts, ends: &Ends) -> Vec<Finding> {
 }
 
 fn retention(facts: &TopicFacts) -> String {
-    let time = facts.retention.map(|span| format!("after {} h", span.as_secs() / 3_600));
-    let bytes = facts.retention_bytes.map(|bytes| format!("above {bytes} bytes"));
-    [time, bytes].into_iter().flatten().collect::<Vec<_>>().join(", ")
+    let time = facts
+        .retention
+        .map(|span| format!("after {} h", span.as_secs() / 3_600));
+    let bytes = facts
+        .retention_bytes
+        .map(|bytes| format!("above {bytes} bytes"));
+    [time, bytes]
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 #[cfg(test)]
@@ -199,13 +222,25 @@ mod tests {
                 assert_eq!(finding.hint.is_some(), *level != Level::Ok, "{finding}");
             }
         };
-        check(facts(Delete, None), ends(0, 9, 9), &[(Level::Ok, "9 records")]);
-        check(facts(Compact, Some(60)), ends(0, 9, 9), &[(Level::Ok, "1 partitions")]);
+        check(
+            facts(Delete, None),
+            ends(0, 9, 9),
+            &[(Level::Ok, "9 records")],
+        );
+        check(
+            facts(Compact, Some(60)),
+            ends(0, 9, 9),
+            &[(Level::Ok, "1 partitions")],
+        );
         check(
             facts(Delete, Some(7_200)),
             ends(3, 9, 9),
             &[(Level::Fault, "begins at 3"), (Level::Warning, "after 2 h")],
         );
-        check(facts(Delete, None), ends(0, 5, 9), &[(Level::Warning, "transaction is open")]);
+        check(
+            facts(Delete, None),
+            ends(0, 5, 9),
+            &[(Level::Warning, "transaction is open")],
+        );
     }
 }

@@ -30,7 +30,11 @@ pub(super) fn examine(
         })
         .collect();
     let named: BTreeSet<&String> = targets.iter().map(|target| &target.connection).collect();
-    for name in named.into_iter().chain(config.connections.keys()).collect::<BTreeSet<_>>() {
+    for name in named
+        .into_iter()
+        .chain(config.connections.keys())
+        .collect::<BTreeSet<_>>()
+    {
         // Without a catalog nothing can be stored under it: any mark there is another's.
         let nobody = CatalogId::new("");
         let place = connect::redis_place(config, name, catalog.unwrap_or(&nobody));
@@ -61,7 +65,9 @@ fn one<'a>(
             return vec![Finding::fault(
                 "redis",
                 format!("`{name}`: {error}"),
-                format!("is Redis up at `{address}`, and do `connections.{name}.username` and `password` fit?"),
+                format!(
+                    "is Redis up at `{address}`, and do `connections.{name}.username` and `password` fit?"
+                ),
             )];
         }
     };
@@ -75,7 +81,8 @@ fn one<'a>(
     findings.extend(permissions(name, &found));
     findings.extend(mark(name, place, catalog));
     let (used, max) = (found.facts.memory_used, found.facts.memory_max);
-    if let Some(max) = max.filter(|max| used.saturating_mul(100) > max.saturating_mul(FULL_PERCENT)) {
+    if let Some(max) = max.filter(|max| used.saturating_mul(100) > max.saturating_mul(FULL_PERCENT))
+    {
         findings.push(Finding::warning(
             "redis",
             format!("`{name}`: {} of {} are used", Bytes(used), Bytes(max)),
@@ -100,7 +107,10 @@ fn permissions(name: &str, found: &Probe) -> Option<Finding> {
     match &found.commands_missing {
         Some(missing) if missing.is_empty() => None,
         Some(missing) => {
-            let commands: Vec<String> = missing.iter().map(|c| format!("+{}", c.to_lowercase())).collect();
+            let commands: Vec<String> = missing
+                .iter()
+                .map(|c| format!("+{}", c.to_lowercase()))
+                .collect();
             Some(Finding::fault(
                 "redis",
                 format!("`{name}`: our user may not use {}", missing.join(", ")),
