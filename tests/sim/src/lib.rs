@@ -1,13 +1,31 @@
-//! The simulator: the real worker over a simulated log, sink, claims and clock, one loop, one seed.
+//! The simulator: the real worker and the real coordinator over a simulated log, sinks, control topics and
+//! clocks, one loop, one seed.
 //!
 //! Every choice comes from the seed, so a seed is a whole history: run twice it gives the same trace,
-//! byte for byte. After every step the sink is compared with a fold of the log that shares no code
-//! with the worker ([`oracle`]). A worker can crash before and after every call of a port.
+//! byte for byte. [`feed`] follows one unit through workers that come and go and servers that lose data;
+//! [`migrate`] one view through versions, with two coordinators, two workers, a gateway and operators who
+//! ask for anything. After every step what is stored is compared with a fold of the log that shares no
+//! code with the worker ([`oracle`]), and the catalog with the rules of a migration. A process can crash,
+//! or sleep while others go on, before and after every call of a port.
 
+mod chaos;
+mod feeding;
+mod migration;
 pub mod oracle;
 mod ports;
 mod random;
-mod run;
-mod world;
+mod servers;
+mod upstream;
 
-pub use run::{Outcome, run};
+pub use chaos::Flaw;
+pub use feeding::feed;
+pub use migration::migrate;
+
+/// How a seed went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Everything that happened, a line each.
+    pub trace: Vec<String>,
+    /// The promise that was broken, if one was.
+    pub broken: Option<String>,
+}

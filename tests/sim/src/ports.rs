@@ -1,9 +1,7 @@
 //! The ports as a worker in the simulation sees them: the doubles of `model`, which are exact, with
 //! faults around them and a place to crash before and after every call.
 
-use std::collections::VecDeque;
-use std::panic;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use materializer_model::memory::{
@@ -17,90 +15,11 @@ use materializer_model::ports::{
 };
 use materializer_model::progress::Claim;
 use materializer_model::{
-    CatalogId, Change, Checkpoint, ClaimId, Clock, Commit, Ends, Key, Monotonic, Mutation, Offset,
-    Poison, PoisonKind, Record, Row, RowBatch, Timestamp, Token, Topic, Unit, WorkerId,
+    CatalogId, Change, Checkpoint, Clock, Commit, Ends, Key, Monotonic, Mutation, Offset, Poison,
+    PoisonKind, Record, Row, RowBatch, Timestamp, Token, Topic, Unit,
 };
 
-use crate::random::Random;
-
-/// What a crashing worker unwinds with.
-pub(crate) struct Crash;
-
-/// A write that its worker has given up and that is still on its way.
-pub(crate) struct Late {
-    sink: MemorySink,
-    commit: Arc<Commit>,
-}
-
-impl Late {
-    /// Lets it arrive, and says what came of it.
-    pub(crate) fn arrive(mut self) -> Result<(), SinkError> {
-        self.sink.submit(self.commit)
-    }
-}
-
-/// What all simulated ports share.
-pub(crate) struct Chaos {
-    pub(crate) random: Random,
-    /// How many of a thousand calls fail.
-    pub(crate) faults: u64,
-    pub(crate) late: VecDeque<Late>,
-    pub(crate) trace: Vec<String>,
-}
-
-#[derive(Clone)]
-pub(crate) struct Shared(Arc<Mutex<Chaos>>);
-
-impl Shared {
-    pub(crate) fn new(chaos: Chaos) -> Self {
-        Self(Arc::new(Mutex::new(chaos)))
-    }
-
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Chaos> {
-        self.0.lock().expect("crashes hold no lock")
-    }
-
-    pub(crate) fn note(&self, line: String) {
-        self.lock().trace.push(line);
-    }
-
-    fn fails(&self) -> bool {
-        let mut chaos = self.lock();
-        let faults = chaos.faults;
-        chaos.random.chance(faults)
-    }
-}
-
-/// One worker's fate: after how many more points it crashes.
-#[derive(Clone)]
-pub(crate) struct Life {
-    pub(crate) name: String,
-    pub(crate) shared: Shared,
-    pub(crate) points_left: Arc<Mutex<Option<u64>>>,
-}
-
-impl Life {
-    /// A point between two port calls.
-    fn point(&self, call: &str) {
-        let mut left = self.points_left.lock().expect("held for a moment");
-        if let Some(points) = left.as_mut() {
-            if *points == 0 {
-                *left = None;
-                drop(left);
-                self.shared.note(format!("{} crashes at {call}", self.name));
-                panic::resume_unwind(Box::new(Crash));
-            }
-            *points -= 1;
-        }
-    }
-
-    fn around<T>(&self, call: &str, does: impl FnOnce() -> T) -> T {
-        self.point(call);
-        let outcome = does();
-        self.point(call);
-        outcome
-    }
-}
+use crate::chaos::{Flaw, Life};
 
 pub(crate) struct SimReader {
     pub(crate) life: Life,
@@ -160,6 +79,8 @@ pub(crate) struct SimSink {
     pub(crate) inner: MemorySink,
     /// Whether the outstanding commit ends in a timeout.
     pub(crate) times_out: bool,
+    /// What a server without a fence has just stored.
+    pub(crate) unfenced: Option<Checkpoint>,
 }
 
 impl Sink for SimSink {
@@ -178,10 +99,15 @@ impl Sink for SimSink {
 
     fn submit(&mut self, commit: Arc<Commit>) -> Result<(), SinkError> {
         self.life.point("submit");
+        if self.life.shared.has(Flaw::WrittenUnfenced) {
+            self.store.overwrite(&self.unit, &commit);
+            self.unfenced = Some(commit.checkpoint.clone());
+            return Ok(());
+        }
         if !self.life.shared.fails() {
             return self.life.around("submit", || self.inner.submit(commit));
         }
-        let choice = self.life.shared.lock().random.below(4);
+        let choice = self.life.shared.below(4);
         match choice {
             0 => Err(SinkError::Unavailable("the server is away".into())),
             1 => Err(SinkError::Full("the server has no memory left".into())),
@@ -191,12 +117,10 @@ impl Sink for SimSink {
                 Ok(())
             }
             _ => {
-                let sink = std::mem::replace(&mut self.inner, self.store.sink(&self.unit));
+                let mut sink = std::mem::replace(&mut self.inner, self.store.sink(&self.unit));
                 self.life
                     .shared
-                    .lock()
-                    .late
-                    .push_back(Late { sink, commit });
+                    .delay(Box::new(move || format!("{:?}", sink.submit(commit))));
                 self.times_out = true;
                 Ok(())
             }
@@ -206,6 +130,9 @@ impl Sink for SimSink {
     fn settle(&mut self, wait: Duration) -> Result<Option<Checkpoint>, SinkError> {
         if self.life.shared.fails() {
             return Ok(None); // slow
+        }
+        if let Some(checkpoint) = self.unfenced.take() {
+            return Ok(Some(checkpoint));
         }
         if self.times_out {
             return Err(SinkError::Unavailable("no answer came".into()));
@@ -239,18 +166,11 @@ impl DeadLetters for SimDeadLetters {
     }
 }
 
-/// The claims topic of the simulation: the key is the unit, the value is `<claim> <worker>`.
+/// Reads the claims topic to its end, as a worker does before it touches its sink.
 pub(crate) struct SimClaims {
     pub(crate) life: Life,
     pub(crate) log: MemoryControlLog,
-}
-
-pub(crate) fn token(catalog_offset: Offset, claim: &str) -> Token {
-    Token {
-        catalog: CatalogId::new("catalog"),
-        claim_offset: catalog_offset.0,
-        claim: ClaimId::new(claim),
-    }
+    pub(crate) catalog: CatalogId,
 }
 
 impl Claims for SimClaims {
@@ -269,28 +189,30 @@ impl Claims for SimClaims {
             .iter()
             .rev()
             .find(|r| r.key.as_deref() == Some(unit.as_str()));
-        Ok(newest.map(|record| {
-            let id = String::from_utf8(record.value.clone().unwrap_or_default())
-                .expect("claims are text");
-            let claim = Claim {
-                claim: ClaimId::new(id.clone()),
-                worker: WorkerId::new(id.clone()),
-                address: None,
+        Ok(newest.and_then(|record| {
+            let claim: Claim =
+                serde_json::from_slice(record.value.as_deref()?).expect("claims are JSON");
+            let token = Token {
+                catalog: self.catalog.clone(),
+                claim_offset: record.offset.0,
+                claim: claim.claim.clone(),
             };
-            (token(record.offset, &id), claim)
+            Some((token, claim))
         }))
     }
 }
 
-/// The clock of one process: its own beginning, the world's pace.
+/// The clock of one process: its own beginning, its own pace.
 pub(crate) struct SimClock {
     pub(crate) world: ManualClock,
     pub(crate) began: Monotonic,
+    /// How much of the world's time passes by it, in percent.
+    pub(crate) pace: u32,
 }
 
 impl Clock for SimClock {
     fn monotonic(&self) -> Monotonic {
-        Monotonic(self.world.monotonic().since(self.began))
+        Monotonic(self.world.monotonic().since(self.began) * self.pace / 100)
     }
 
     fn broker(&self) -> Option<Timestamp> {
@@ -298,8 +220,11 @@ impl Clock for SimClock {
     }
 }
 
-/// The view of the simulation: the row is the value; `-…` is none of its business, `!…` is poison.
-pub(crate) struct SimDerive;
+/// The view of the simulation: the row is the edition and the value; `-…` is none of its business, `!…`
+/// is poison.
+pub(crate) struct SimDerive {
+    pub(crate) edition: String,
+}
 
 fn mutation(record: &Record<'_>, change: Change) -> Option<Mutation> {
     Some(Mutation {
@@ -318,7 +243,7 @@ impl Derive for SimDerive {
                 return Err(Poison::new(PoisonKind::Decode, "", "begins with `!`"));
             }
             Some(value) => Change::Upsert {
-                row: Row::new(value),
+                row: Row::new(&[self.edition.as_bytes(), value].concat()),
                 expires_at: None,
             },
         };

@@ -1,19 +1,29 @@
 //! Hundreds of histories in every run of the tests; more by `./dev sim --seeds N`.
 
-const SEEDS: u64 = 1_500;
+use sim::{Flaw, Outcome, feed, migrate};
 
-#[test]
-fn every_promise_is_kept_in_every_history() {
-    for seed in 0..SEEDS {
-        if let Some(why) = sim::run(seed).broken {
-            panic!("seed {seed}: {why}\nrepeat it with `./dev sim --seed {seed}`");
+fn check(name: &str, run: fn(u64, Option<Flaw>) -> Outcome, seeds: u64) {
+    for seed in 0..seeds {
+        if let Some(why) = run(seed, None).broken {
+            panic!("{name} {seed}: {why}\nrepeat it with `./dev sim --only {name} --seed {seed}`");
         }
     }
 }
 
 #[test]
+fn a_unit_is_fed_exactly_in_every_history() {
+    check("feed", feed, 800);
+}
+
+#[test]
+fn a_view_is_migrated_by_the_rules_in_every_history() {
+    check("migrate", migrate, 150);
+}
+
+#[test]
 fn one_seed_twice_gives_the_same_trace() {
-    for seed in 0..50 {
-        assert_eq!(sim::run(seed), sim::run(seed), "seed {seed}");
+    for seed in 0..20 {
+        assert_eq!(feed(seed, None), feed(seed, None), "feed {seed}");
+        assert_eq!(migrate(seed, None), migrate(seed, None), "migrate {seed}");
     }
 }

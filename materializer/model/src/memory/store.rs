@@ -26,6 +26,27 @@ struct UnitStore {
     rows: BTreeMap<Key, StoredRow>,
 }
 
+impl UnitStore {
+    fn apply(&mut self, commit: &Commit) {
+        for mutation in commit.batch.mutations() {
+            let key = mutation.key.clone();
+            match &mutation.change {
+                Change::Upsert { row, expires_at } => {
+                    let stored = StoredRow {
+                        row: row.clone(),
+                        expires_at: *expires_at,
+                    };
+                    self.rows.insert(key, stored);
+                }
+                Change::Delete => {
+                    self.rows.remove(&key);
+                }
+            }
+        }
+        self.checkpoint = Some(commit.checkpoint.clone());
+    }
+}
+
 /// All that a store holds at one instant: what a snapshot would have saved.
 #[derive(Clone, Debug, Default)]
 pub struct StoreImage {
@@ -81,6 +102,14 @@ impl MemoryStore {
     /// Forgets everything, as `FLUSHALL` does.
     pub fn clear(&self) {
         self.restore(StoreImage::default());
+    }
+
+    /// Applies a commit whoever sends it and whatever it follows: what a sink would do that neither
+    /// fences nor compares. For tests of the tests.
+    pub fn overwrite(&self, unit: &Unit, commit: &Commit) {
+        let mut state = lock(&self.0);
+        let unit = state.units.entry(unit.clone()).or_default();
+        unit.apply(commit);
     }
 
     /// Returns a unit's checkpoint and rows.
@@ -157,22 +186,7 @@ impl Sink for MemorySink {
         if unit.checkpoint != commit.previous {
             return again("the checkpoint is not the one that the commit follows");
         }
-        for mutation in commit.batch.mutations() {
-            let key = mutation.key.clone();
-            match &mutation.change {
-                Change::Upsert { row, expires_at } => {
-                    let stored = StoredRow {
-                        row: row.clone(),
-                        expires_at: *expires_at,
-                    };
-                    unit.rows.insert(key, stored);
-                }
-                Change::Delete => {
-                    unit.rows.remove(&key);
-                }
-            }
-        }
-        unit.checkpoint = Some(commit.checkpoint.clone());
+        unit.apply(&commit);
         self.settled = Some(commit.checkpoint.clone());
         Ok(())
     }

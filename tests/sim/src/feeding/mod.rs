@@ -1,26 +1,21 @@
-//! One seed: a history of random actions, then calm, then the whole comparison.
+//! The feeding of one unit: a history of random actions, then calm, then the whole comparison.
+
+mod world;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use materializer_model::Checkpoint;
 use materializer_model::progress::{Health, Phase};
-use materializer_model::{Checkpoint, Partition};
 
-use crate::world::World;
+use self::world::World;
+use crate::Outcome;
+use crate::chaos::Flaw;
 
 /// How many actions a history has.
 const ACTIONS: u64 = 700;
 /// How many steps a worker has to catch up once it is calm.
 const CALM_STEPS: u64 = 3_000;
-
-/// How a seed went.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
-    /// Everything that happened, a line each.
-    pub trace: Vec<String>,
-    /// The promise that was broken, if one was.
-    pub broken: Option<String>,
-}
 
 /// What happens once in a history that loses data for good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,10 +29,10 @@ enum Loss {
     Recreated,
 }
 
-/// Runs the history of one seed.
+/// Feeds a unit through the history of one seed.
 #[must_use]
-pub fn run(seed: u64) -> Outcome {
-    let mut world = World::new(seed);
+pub fn feed(seed: u64, flaw: Option<Flaw>) -> Outcome {
+    let mut world = World::new(seed, flaw);
     let broken = history(&mut world).err();
     let trace = std::mem::take(&mut world.shared.lock().trace);
     Outcome { trace, broken }
@@ -53,13 +48,13 @@ fn history(world: &mut World) -> Result<(), String> {
     let due = ACTIONS / 2 + world.below(ACTIONS / 4);
     let mut lost = false;
     for _ in 0..world.below(60) {
-        world.produce();
+        world.upstream.produce();
     }
     if loss == Loss::Genesis {
-        while world.stable_ends().contains(&0) {
-            world.produce();
+        while world.upstream.stable_ends().contains(&0) {
+            world.upstream.produce();
         }
-        world.lose_genesis();
+        world.upstream.lose_genesis();
         lost = true;
     }
     for at in 0..ACTIONS {
@@ -67,7 +62,7 @@ fn history(world: &mut World) -> Result<(), String> {
         if at >= due && !lost && world.reported().is_some() {
             match loss {
                 Loss::Flush => world.flush(),
-                Loss::Recreated => world.recreate(),
+                Loss::Recreated => world.upstream.recreate(),
                 Loss::None | Loss::Genesis => {}
             }
             lost = true;
@@ -80,15 +75,15 @@ fn history(world: &mut World) -> Result<(), String> {
 /// Lets one thing happen.
 fn act(world: &mut World, loss: Loss) {
     match world.below(100) {
-        0..20 => world.produce(),
-        20..22 => world.begin(),
-        22..25 => world.end_transaction(),
-        25..27 => world.compact(),
-        27 => world.elect(),
+        0..20 => world.upstream.produce(),
+        20..22 => world.upstream.begin(),
+        22..25 => world.upstream.end_transaction(),
+        25..27 => world.upstream.compact(),
+        27 => world.upstream.elect(),
         28..40 => pass(world),
         40..43 => world.doom(),
         43 => world.start(),
-        44..48 => world.arrive(),
+        44..48 => world.shared.arrive(),
         48..56 => world.report(),
         56..58 => world.save(),
         // A server that loses data twice over is another history.
@@ -108,16 +103,7 @@ fn pass(world: &mut World) {
         1..4 => 100,
         _ => 7,
     };
-    world.clock.advance(Duration::from_millis(span));
-}
-
-fn positions(world: &World, checkpoint: &Checkpoint) -> BTreeMap<i32, u64> {
-    (0..world.partitions)
-        .filter_map(|p| {
-            let at = checkpoint.position(&world.topic, Partition(p))?;
-            Some((p, at.next.0))
-        })
-        .collect()
+    world.servers.clock.advance(Duration::from_millis(span));
 }
 
 /// Checks every promise that holds at all times.
@@ -137,30 +123,26 @@ fn check(world: &World, loss: Loss, lost: bool) -> Result<(), String> {
             "{loss:?}, and yet something was written: {checkpoint:?}"
         ));
     }
-    let next = positions(world, &checkpoint);
-    let expected = world.oracle.at(&next);
-    for key in expected.rows.keys().chain(rows.keys()) {
-        let (should, is) = (expected.rows.get(key), rows.get(key));
-        if should != is && !expected.unsure.contains(key) {
-            return Err(format!(
-                "at {next:?} `{key}` is {is:?} and should be {should:?}"
-            ));
-        }
-    }
+    world.upstream.compare(&checkpoint, &rows, str::to_owned)?;
+    let next = world.upstream.positions(&checkpoint);
+    let expected = world.upstream.oracle.at(&next);
     let counted = checkpoint.counts.skipped + checkpoint.counts.dead;
     let poison = u64::try_from(expected.poison.len()).expect("few");
-    if counted > poison || (!world.compacted && counted != poison) {
+    if counted > poison || (!world.upstream.compacted && counted != poison) {
         return Err(format!("{counted} records set aside, {poison} are poison"));
     }
-    let letters = world.letters.letters();
+    let letters = world.servers.letters.letters();
     let has_letter = |at: &(i32, u64)| {
         let here = |o: &materializer_model::Origin| (o.partition.0, o.offset.0) == *at;
         letters.iter().any(|letter| here(&letter.origin))
     };
-    if checkpoint.counts.dead > 0 && !world.compacted && !expected.poison.iter().all(has_letter) {
+    if checkpoint.counts.dead > 0
+        && !world.upstream.compacted
+        && !expected.poison.iter().all(has_letter)
+    {
         return Err("a dead letter is missing".into());
     }
-    let bar = checkpoint.bar.0.get(&world.topic);
+    let bar = checkpoint.bar.0.get(&world.upstream.topic);
     let bar: Vec<u64> = bar
         .into_iter()
         .flat_map(|bar| bar.values().map(|end| end.0))
@@ -183,9 +165,11 @@ fn check_report(world: &World, checkpoint: &Checkpoint) -> Result<(), String> {
     if !knows {
         return Ok(()); // not opened yet, or not heard yet
     }
-    let next = positions(world, checkpoint);
+    let next = world.upstream.positions(checkpoint);
     if let Some(reported) = world.reported() {
-        let went_back = positions(world, reported)
+        let went_back = world
+            .upstream
+            .positions(reported)
             .iter()
             .any(|(p, had)| next.get(p) < Some(had));
         let said = matches!(
@@ -210,12 +194,12 @@ fn check_report(world: &World, checkpoint: &Checkpoint) -> Result<(), String> {
 fn calm(world: &mut World, loss: Loss, lost: bool) -> Result<(), String> {
     world.shared.lock().faults = 0;
     world.note("calm".into());
-    world.end_transaction();
+    world.upstream.end_transaction();
     world.actors.clear();
     world.start();
     for _ in 0..CALM_STEPS {
-        world.clock.advance(Duration::from_millis(20));
-        world.arrive();
+        world.servers.clock.advance(Duration::from_millis(20));
+        world.shared.arrive();
         world.step();
         check(world, loss, lost && loss != Loss::None)?;
         if lost && loss != Loss::None {
@@ -227,18 +211,18 @@ fn calm(world: &mut World, loss: Loss, lost: bool) -> Result<(), String> {
         let (Some(checkpoint), _) = world.stored() else {
             continue;
         };
-        let ends: BTreeMap<i32, u64> = (0..).zip(world.stable_ends()).collect();
+        let ends: BTreeMap<i32, u64> = (0..).zip(world.upstream.stable_ends()).collect();
         let ready = world
             .progress()
             .is_some_and(|progress| progress.held_ms.is_some());
-        if ready && positions(world, &checkpoint) == ends {
+        if ready && world.upstream.positions(&checkpoint) == ends {
             return Ok(()); // `check` has compared every key at this position
         }
     }
     let (checkpoint, _) = world.stored();
     Err(format!(
         "never at its end {:?}: {checkpoint:?}, {:?}, {loss:?}",
-        world.stable_ends(),
+        world.upstream.stable_ends(),
         world.progress().map(|p| (p.health, p.gates)),
     ))
 }

@@ -1,0 +1,235 @@
+//! The world of one seed: the log, the sink's server, the workers that follow each other, and time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+
+use materializer_model::definition::OnError;
+use materializer_model::memory::StoreImage;
+use materializer_model::ports::{ControlLog, ControlTopic};
+use materializer_model::progress::{Claim, Directive, Feed, Health, Progress, StoredCheckpoint};
+use materializer_model::{
+    CatalogId, Checkpoint, ClaimId, Offset, Token, Topic, Unit, ViewDefinition, WorkerId,
+};
+use materializer_replay::{Step, Worker};
+
+use crate::chaos::{Crash, Fate, Flaw, Life, Shared};
+use crate::servers::{Servers, definition};
+use crate::upstream::Upstream;
+
+/// A worker that is alive, whoever owns the unit.
+pub(crate) struct Actor {
+    pub(crate) worker: Worker,
+    life: Life,
+    claim_offset: Offset,
+}
+
+/// Everything that one seed has made.
+pub(crate) struct World {
+    pub(crate) shared: Shared,
+    pub(crate) upstream: Upstream,
+    pub(crate) servers: Servers,
+    pub(crate) unit: Unit,
+    images: Vec<StoreImage>,
+    pub(crate) actors: Vec<Actor>,
+    started: u64,
+    pub(crate) directive: Directive,
+    /// The claim under which the last report was made.
+    reported_by: Offset,
+    definition: Arc<ViewDefinition>,
+    /// The ends at the time of each step, before any of them a bar may have been taken.
+    pub(crate) bars: BTreeSet<Vec<u64>>,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, flaw: Option<Flaw>) -> Self {
+        let shared = Shared::new(seed, flaw);
+        let servers = Servers::new();
+        let upstream = Upstream::new(&shared, &servers);
+        let on_error = if shared.chance(500) {
+            OnError::Skip
+        } else {
+            OnError::DeadLetter {
+                topic: Topic::new("dead"),
+                limit: 1_000,
+            }
+        };
+        let unit: Unit = "v/v1/c0/s0".parse().expect("a unit");
+        let definition = definition(unit.version.view.clone(), &upstream.topic, on_error.clone());
+        Self {
+            shared,
+            upstream,
+            servers,
+            unit,
+            images: Vec::new(),
+            actors: Vec::new(),
+            started: 0,
+            directive: Directive {
+                feed: Feed::Feed,
+                skips: BTreeSet::new(),
+                on_error,
+                gates: definition.gates.clone(),
+                last_reported: None,
+            },
+            reported_by: Offset(0),
+            definition: Arc::new(definition),
+            bars: BTreeSet::new(),
+        }
+    }
+
+    pub(crate) fn below(&self, bound: u64) -> u64 {
+        self.shared.below(bound)
+    }
+
+    pub(crate) fn note(&self, line: String) {
+        self.shared.note(line);
+    }
+
+    // ------------------------------------------------------------ the sink's server
+
+    /// Keeps an image of the store, once it holds a commit: one without is a loss, not a lag.
+    pub(crate) fn save(&mut self) {
+        if self.stored().0.is_some() {
+            self.images.push(self.servers.store.image());
+        }
+    }
+
+    /// A replica that lagged takes over: what was on its way to the old server is lost.
+    pub(crate) fn rewind(&mut self) {
+        if self.images.is_empty() {
+            return;
+        }
+        let at = self.shared.index(self.images.len());
+        self.note(format!("the store goes back to image {at}"));
+        self.images.truncate(at + 1);
+        self.servers.store.restore(self.images[at].clone());
+        self.shared.lock().late.clear();
+    }
+
+    pub(crate) fn flush(&mut self) {
+        self.note("the store is flushed".into());
+        self.images.clear();
+        self.shared.lock().late.clear();
+        self.servers.store.clear();
+    }
+
+    /// Returns what the unit holds: the checkpoint and the rows as text.
+    pub(crate) fn stored(&self) -> (Option<Checkpoint>, BTreeMap<String, String>) {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let (checkpoint, rows) = self.servers.store.unit(&self.unit);
+        let rows = rows
+            .iter()
+            .map(|(key, row)| (text(&key.0), text(&row.row.0)));
+        (checkpoint, rows.collect())
+    }
+
+    // ------------------------------------------------------------ the workers
+
+    /// Claims the unit for a new worker, whoever has it.
+    pub(crate) fn start(&mut self) {
+        self.started += 1;
+        let name = format!("w{}", self.started);
+        let key = self.unit.to_string();
+        let claim = Claim {
+            claim: ClaimId::new(name.clone()),
+            worker: WorkerId::new(name.clone()),
+            address: None,
+        };
+        let value = serde_json::to_vec(&claim).expect("serialises");
+        let claim_offset = self
+            .servers
+            .control
+            .log()
+            .append(ControlTopic::Claims, Some(&key), Some(&value))
+            .expect("memory");
+        let token = Token {
+            catalog: CatalogId::new("catalog"),
+            claim_offset: claim_offset.0,
+            claim: claim.claim,
+        };
+        self.note(format!("{name} claims the unit"));
+        let life = Life::new(&name, &self.shared, Arc::new(|_| {}));
+        let worker = self.servers.worker(
+            &life,
+            &self.unit,
+            token,
+            Arc::clone(&self.definition),
+            "",
+            self.servers.clock(100),
+        );
+        self.actors.push(Actor {
+            worker,
+            life,
+            claim_offset,
+        });
+    }
+
+    /// Lets one of the workers crash some port calls later.
+    pub(crate) fn doom(&mut self) {
+        if self.actors.is_empty() {
+            return;
+        }
+        let at = self.shared.index(self.actors.len());
+        let points = self.below(40);
+        self.actors[at].life.doom(Some((points, Fate::Crash)));
+    }
+
+    /// Steps one of the workers; one that crashes, or is fenced, is gone.
+    pub(crate) fn step(&mut self) {
+        if self.actors.is_empty() {
+            return;
+        }
+        let at = self.shared.index(self.actors.len());
+        let before = self.upstream.stable_ends();
+        self.bars.insert(before);
+        let directive = self.directive.clone();
+        let actor = &mut self.actors[at];
+        let name = actor.life.name.clone();
+        let outcome = panic::catch_unwind(AssertUnwindSafe(|| actor.worker.step(&directive)));
+        match outcome {
+            Ok(Step::Fenced(by)) => {
+                self.note(format!("{name} is fenced by {by}"));
+                self.actors.remove(at);
+            }
+            Ok(Step::Again | Step::Wait(_)) => {}
+            Err(unwound) if unwound.is::<Crash>() => {
+                self.actors.remove(at);
+            }
+            Err(unwound) => panic::resume_unwind(unwound),
+        }
+    }
+
+    /// Publishes how the newest worker is, as a reader of the progress topic takes it.
+    pub(crate) fn report(&mut self) {
+        let Some(actor) = self.actors.iter().max_by_key(|actor| actor.claim_offset) else {
+            return;
+        };
+        if actor.claim_offset < self.reported_by {
+            return;
+        }
+        if let Some(reported) = actor.worker.progress().checkpoint {
+            self.reported_by = actor.claim_offset;
+            self.directive.last_reported = Some(reported);
+        }
+    }
+
+    /// Returns how the owner of the newest claim is, if it is alive.
+    pub(crate) fn progress(&self) -> Option<Progress> {
+        let newest = self
+            .actors
+            .iter()
+            .find(|actor| actor.claim_offset.0 + 1 == self.started)?;
+        Some(newest.worker.progress())
+    }
+
+    pub(crate) fn reported(&self) -> Option<&Checkpoint> {
+        self.directive
+            .last_reported
+            .as_ref()
+            .map(|StoredCheckpoint(at)| at)
+    }
+
+    pub(crate) fn health(&self) -> Option<Health> {
+        self.progress().map(|progress| progress.health)
+    }
+}

@@ -1,0 +1,325 @@
+//! The world of one migration's history: the servers, a seat for each process, and time.
+//!
+//! One loop lets one thing happen after the other. While a process works, its seat is empty; where it
+//! falls asleep between two port calls, the loop goes on inside of it, and so the others do.
+
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::Duration;
+
+use materializer_migrations::{CatalogClient, Coordinator, CoordinatorError, Settings};
+use materializer_model::ports::ControlLog;
+use materializer_model::{EventId, ProcessId};
+
+use super::control::SimControl;
+use super::gateway::Gateway;
+use super::operator::Operator;
+use super::pool::Pool;
+use super::sinks::SimSinks;
+use super::witness::{DRAIN, Witness};
+use crate::chaos::{Crash, Fate, Flaw, Life, Meanwhile, Shared};
+use crate::servers::Servers;
+use crate::upstream::Upstream;
+
+/// What a process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Coordinator,
+    Pool,
+    Gateway,
+    Operator,
+}
+
+/// The seats, each with the name that a process keeps over its restarts.
+const SEATS: [(Kind, &str); 7] = [
+    (Kind::Coordinator, "c1"),
+    (Kind::Coordinator, "c2"),
+    (Kind::Pool, "w1"),
+    (Kind::Pool, "w2"),
+    (Kind::Gateway, "g"),
+    (Kind::Operator, "ada"),
+    (Kind::Operator, "bob"),
+];
+
+/// How often each seat but the operators' is picked: workers have the most to do.
+const PICKS: [usize; 13] = [0, 0, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4];
+/// The seats of the operators, who do little.
+const OPERATORS: [usize; 2] = [5, 6];
+
+enum Process {
+    Coordinator(Box<Coordinator>),
+    Pool(Box<Pool>),
+    Gateway(Box<Gateway>),
+    Operator(Box<Operator>),
+}
+
+pub(super) struct Actor {
+    life: Life,
+    process: Process,
+}
+
+impl Actor {
+    /// Does its next bit of work. Faults of servers are its daily life.
+    ///
+    /// # Errors
+    /// Where it gave up for good.
+    fn step(&mut self) -> Result<(), String> {
+        match &mut self.process {
+            Process::Coordinator(coordinator) => match coordinator.step() {
+                Ok(_) | Err(CoordinatorError::Unavailable(_)) => Ok(()),
+                Err(CoordinatorError::Stopped(why)) => Err(why),
+            },
+            Process::Pool(pool) => {
+                pool.step();
+                Ok(())
+            }
+            Process::Gateway(gateway) => gateway.step().or(Ok(())),
+            Process::Operator(operator) => operator.step().or(Ok(())),
+        }
+    }
+}
+
+enum Seat {
+    /// Nobody: the next time it is picked, a process is started.
+    Vacant,
+    /// A process that works, or sleeps in the middle of it.
+    Away,
+    Here(Actor),
+}
+
+pub(super) struct World {
+    pub(super) shared: Shared,
+    pub(super) servers: Servers,
+    pub(super) upstream: Upstream,
+    pub(super) witness: Witness,
+    seats: Vec<Seat>,
+    started: u64,
+    /// How many more things happen before it is calm.
+    pub(super) events_left: u64,
+    /// The first promise that was broken.
+    pub(super) broken: Option<String>,
+}
+
+/// The world, as everybody reaches it. Nobody holds it while a process works.
+#[derive(Clone)]
+pub(super) struct Stage(Arc<Mutex<World>>);
+
+impl Stage {
+    pub(super) fn new(seed: u64, flaw: Option<Flaw>, events: u64) -> Self {
+        let shared = Shared::new(seed, flaw);
+        let servers = Servers::new();
+        let upstream = Upstream::new(&shared, &servers);
+        let witness = Witness::new(&shared, &servers);
+        Self(Arc::new(Mutex::new(World {
+            shared,
+            servers,
+            upstream,
+            witness,
+            seats: SEATS.iter().map(|_| Seat::Vacant).collect(),
+            started: 0,
+            events_left: events,
+            broken: None,
+        })))
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, World> {
+        self.0.lock().expect("crashes hold no lock")
+    }
+
+    /// Lets one thing happen, and looks.
+    pub(super) fn happen(&self) {
+        let mut world = self.lock();
+        let Some(left) = world.events_left.checked_sub(1) else {
+            return;
+        };
+        world.events_left = left;
+        if world.broken.is_some() {
+            return;
+        }
+        match world.shared.below(1_000) {
+            0..100 => world.upstream.produce(),
+            100..110 => world.upstream.begin(),
+            110..130 => world.upstream.end_transaction(),
+            130..140 => world.upstream.compact(),
+            140..150 => world.upstream.elect(),
+            150..250 => world.pass(),
+            250..270 => world.shared.arrive(),
+            270..290 => world.doom(),
+            event => {
+                let at = if event < 320 {
+                    OPERATORS[world.shared.index(OPERATORS.len())]
+                } else {
+                    PICKS[world.shared.index(PICKS.len())]
+                };
+                drop(world);
+                self.turn(at);
+                world = self.lock();
+            }
+        }
+        world.look();
+    }
+
+    /// Lets the process of a seat do its next bit of work. One that crashes leaves its seat.
+    pub(super) fn turn(&self, at: usize) {
+        let taken = std::mem::replace(&mut self.lock().seats[at], Seat::Away);
+        let mut actor = match taken {
+            Seat::Away => return,
+            Seat::Here(actor) => actor,
+            Seat::Vacant => match self.start(at) {
+                Some(actor) => actor,
+                None => {
+                    self.lock().seats[at] = Seat::Vacant;
+                    return;
+                }
+            },
+        };
+        let outcome = panic::catch_unwind(AssertUnwindSafe(|| actor.step()));
+        let mut world = self.lock();
+        match outcome {
+            Ok(Ok(())) => world.seats[at] = Seat::Here(actor),
+            Ok(Err(why)) => {
+                let name = &actor.life.name;
+                world.broken = Some(format!("{name} gave up: {why}"));
+            }
+            Err(unwound) if unwound.is::<Crash>() => world.seats[at] = Seat::Vacant,
+            Err(unwound) => panic::resume_unwind(unwound),
+        }
+    }
+
+    /// Starts a new process in a seat; `None` where it did not get through to the servers.
+    fn start(&self, at: usize) -> Option<Actor> {
+        let (kind, name) = SEATS[at];
+        let (life, servers) = {
+            let mut world = self.lock();
+            world.started += 1;
+            let process = format!("{name}-{}", world.started);
+            world.shared.note(format!("{process} starts"));
+            let life = Life::new(&process, &world.shared, self.meanwhile());
+            (life, world.servers.clone())
+        };
+        let control = SimControl {
+            life: life.clone(),
+            inner: servers.control.log(),
+        };
+        // No two clocks go alike.
+        let clock = servers.clock(90 + 10 * u32::try_from(life.shared.below(6)).expect("small"));
+        let process = match kind {
+            Kind::Coordinator => Process::Coordinator(Box::new(Coordinator::new(
+                Box::new(control),
+                Box::new(SimSinks {
+                    life: life.clone(),
+                    store: servers.store.clone(),
+                }),
+                clock,
+                ids(&life.name),
+                Settings {
+                    name: name.to_owned(),
+                    process: ProcessId::new(life.name.clone()),
+                    drain: DRAIN,
+                },
+            ))),
+            Kind::Pool => Process::Pool(Box::new(Pool::new(name, &life, &servers, clock))),
+            Kind::Gateway => Process::Gateway(Box::new(Gateway::new(control))),
+            Kind::Operator => {
+                let client = CatalogClient::open(Box::new(control), name, ids(&life.name)).ok()?;
+                Process::Operator(Box::new(Operator::new(&life, client)))
+            }
+        };
+        Some(Actor { life, process })
+    }
+
+    /// What goes on while a process sleeps.
+    fn meanwhile(&self) -> Meanwhile {
+        let world: Weak<Mutex<World>> = Arc::downgrade(&self.0);
+        Arc::new(move |events| {
+            let stage = Self(world.upgrade().expect("processes end before the world"));
+            for _ in 0..events {
+                stage.happen();
+            }
+        })
+    }
+
+    /// Ends all faults: nothing crashes, sleeps, fails or is late any more.
+    pub(super) fn calm(&self) {
+        let mut world = self.lock();
+        world.shared.note("calm".into());
+        world.shared.lock().faults = 0;
+        for seat in &world.seats {
+            if let Seat::Here(actor) = seat {
+                actor.life.doom(None);
+            }
+        }
+        world.upstream.end_transaction();
+        while !world.shared.lock().late.is_empty() {
+            world.shared.arrive();
+            world.look();
+        }
+    }
+
+    /// Lets a fifth of a second pass in which every process but the operators works.
+    pub(super) fn tick(&self) {
+        self.lock()
+            .servers
+            .clock
+            .advance(Duration::from_millis(200));
+        for (at, (kind, _)) in SEATS.iter().enumerate() {
+            let times = match kind {
+                Kind::Coordinator | Kind::Gateway => 1,
+                Kind::Pool => 8,
+                Kind::Operator => 0,
+            };
+            for _ in 0..times {
+                self.turn(at);
+            }
+        }
+        self.lock().look();
+    }
+
+    /// Opens the catalog for one that asks by hand.
+    pub(super) fn client(&self, who: &str) -> CatalogClient {
+        let log: Box<dyn ControlLog> = Box::new(self.lock().servers.control.log());
+        CatalogClient::open(log, who, ids(who)).expect("memory")
+    }
+}
+
+impl World {
+    fn pass(&mut self) {
+        let span = match self.shared.below(100) {
+            0..2 => 30_000,
+            2..12 => 2_000,
+            12..50 => 200,
+            _ => 7,
+        };
+        self.servers.clock.advance(Duration::from_millis(span));
+    }
+
+    /// Lets one of the processes crash, or sleep, some port calls later.
+    fn doom(&mut self) {
+        let at = self.shared.index(self.seats.len());
+        let points = self.shared.below(40);
+        let fate = if self.shared.chance(500) {
+            Fate::Crash
+        } else {
+            Fate::Sleep(1 << self.shared.below(9))
+        };
+        if let Seat::Here(actor) = &self.seats[at] {
+            actor.life.doom(Some((points, fate)));
+        }
+    }
+
+    pub(super) fn look(&mut self) {
+        if self.broken.is_none() {
+            self.broken = self.witness.look(&self.upstream).err();
+        }
+    }
+}
+
+/// Returns ids that nobody else makes.
+fn ids(process: &str) -> Box<dyn FnMut() -> EventId + Send> {
+    let process = process.to_owned();
+    let mut last = 0;
+    Box::new(move || {
+        last += 1;
+        EventId::new(format!("{process}/{last}"))
+    })
+}
