@@ -5,3 +5,4 @@
 
 pub mod conformance;
 pub mod redis;
+pub mod tantivy;

@@ -1,0 +1,373 @@
+//! Reading an index back: [`IndexCopy`] serves readers from the last durable commit, [`TantivyReader`]
+//! reads rows with their checkpoint for `verify`.
+//!
+//! Each answer comes from one searcher, which keeps the files it needs until it is dropped, whatever
+//! is merged or deleted meanwhile.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use materializer_model::ports::{Scanned, SinkError, SinkReader, Snapshot, StoredRow};
+use materializer_model::{Checkpoint, Key, Origin, Row, Unit, ViewDefinition};
+use tantivy::schema::{IndexRecordOption, Value as _};
+use tantivy::{
+    DocAddress, DocSet, Index, IndexReader, ReloadPolicy, Searcher, TERMINATED, TantivyDocument,
+    TantivyError,
+};
+
+use super::owner::{self, fault_of};
+use super::payload::Payload;
+use super::place::{self, Place, TantivySettings};
+use super::schema::IndexSchema;
+use super::search::SearchError;
+
+/// How often a reader in another process tries to see rows and payload of one commit.
+const SNAPSHOT_TRIES: usize = 100;
+
+/// One commit as readers see it.
+pub(super) struct Served {
+    pub(super) searcher: Searcher,
+    /// `None` where rows stand without a checkpoint.
+    payload: Option<Payload>,
+    bytes: u64,
+    bytes_free: Option<u64>,
+}
+
+impl Served {
+    pub(super) fn new(
+        searcher: Searcher,
+        payload: Option<Payload>,
+        bytes: u64,
+        bytes_free: Option<u64>,
+    ) -> Self {
+        Self {
+            searcher,
+            payload,
+            bytes,
+            bytes_free,
+        }
+    }
+
+    fn checkpoint(&self) -> Option<&Checkpoint> {
+        self.payload.as_ref().and_then(Payload::checkpoint)
+    }
+}
+
+/// How a copy stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CopyState {
+    /// The checkpoint of the last commit; `None` before the first.
+    pub checkpoint: Option<Checkpoint>,
+    /// Whether readers may be served: the bar was reached once.
+    pub servable: bool,
+    /// Rows.
+    pub documents: u64,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Bytes free on that disk.
+    pub bytes_free: Option<u64>,
+}
+
+/// A row as readers get it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// JSON: the row without the fields that are not `stored`.
+    pub source: Vec<u8>,
+    /// The record that it comes from.
+    pub origin: Origin,
+}
+
+/// A copy that this process holds, as readers see it: the last durable commit. Shared by threads.
+pub struct IndexCopy {
+    pub(super) unit: Unit,
+    pub(super) schema: Arc<IndexSchema>,
+    served: RwLock<Option<Arc<Served>>>,
+}
+
+impl IndexCopy {
+    pub(super) fn new(unit: Unit, schema: Arc<IndexSchema>) -> Self {
+        Self {
+            unit,
+            schema,
+            served: RwLock::new(None),
+        }
+    }
+
+    /// Gives readers a later commit. Requests under way go on with theirs.
+    pub(super) fn serve(&self, served: Served) {
+        let mut held = self.served.write().unwrap_or_else(PoisonError::into_inner);
+        *held = Some(Arc::new(served));
+    }
+
+    /// Serves nobody any more, and lets go of the files: before the copy is deleted.
+    pub fn withdraw(&self) {
+        let mut held = self.served.write().unwrap_or_else(PoisonError::into_inner);
+        *held = None;
+    }
+
+    pub(super) fn current(&self) -> Option<Arc<Served>> {
+        let held = self.served.read().unwrap_or_else(PoisonError::into_inner);
+        held.clone()
+    }
+
+    /// Returns how the copy stands; `None` before it was first opened.
+    #[must_use]
+    pub fn state(&self) -> Option<CopyState> {
+        let served = self.current()?;
+        let payload = served.payload.as_ref();
+        Some(CopyState {
+            checkpoint: served.checkpoint().cloned(),
+            servable: payload.is_some_and(|payload| payload.bar_passed),
+            documents: served.searcher.num_docs(),
+            bytes: served.bytes,
+            bytes_free: served.bytes_free,
+        })
+    }
+
+    /// Returns the commit to answer a reader from.
+    ///
+    /// # Errors
+    /// [`SearchError::Unservable`] before the bar was reached.
+    pub(super) fn servable(&self) -> Result<Arc<Served>, SearchError> {
+        let served = self.current().filter(|served| {
+            let payload = served.payload.as_ref();
+            payload.is_some_and(|payload| payload.bar_passed)
+        });
+        served.ok_or_else(|| {
+            let why = format!("`{}` is still being built", self.unit);
+            SearchError::Unservable(why)
+        })
+    }
+
+    /// Returns the row of a key, if there is one.
+    ///
+    /// # Errors
+    /// [`SearchError::Unservable`] or [`SearchError::Failed`].
+    pub fn get(&self, key: &Key) -> Result<Option<Found>, SearchError> {
+        let served = self.servable()?;
+        let row = find(&served.searcher, &self.schema, key).and_then(|at| {
+            at.map(|at| load(&served.searcher, &self.schema, at))
+                .transpose()
+        });
+        let Some(loaded) = row.map_err(SearchError::failed)? else {
+            return Ok(None);
+        };
+        Ok(Some(Found {
+            source: self.schema.shown_of(&loaded.row.0),
+            origin: loaded.origin,
+        }))
+    }
+
+    /// Returns a reader of this copy, for `verify`.
+    #[must_use]
+    pub fn reader(self: &Arc<Self>) -> TantivyReader {
+        TantivyReader(Source::Held(Arc::clone(self)))
+    }
+}
+
+/// A row with its key and origin.
+pub(super) struct Loaded {
+    pub(super) key: Key,
+    pub(super) row: Row,
+    pub(super) origin: Origin,
+}
+
+/// Returns where the row of a key stands.
+pub(super) fn find(
+    searcher: &Searcher,
+    schema: &IndexSchema,
+    key: &Key,
+) -> Result<Option<DocAddress>, TantivyError> {
+    let term = schema.key_term(key);
+    for (ordinal, segment) in (0..).zip(searcher.segment_readers()) {
+        let index = segment.inverted_index(schema.hidden.key)?;
+        let Some(mut postings) = index.read_postings(&term, IndexRecordOption::Basic)? else {
+            continue;
+        };
+        let mut doc = postings.doc();
+        while doc != TERMINATED {
+            if !segment.is_deleted(doc) {
+                return Ok(Some(DocAddress::new(ordinal, doc)));
+            }
+            doc = postings.advance();
+        }
+    }
+    Ok(None)
+}
+
+/// Reads the row at an address.
+pub(super) fn load(
+    searcher: &Searcher,
+    schema: &IndexSchema,
+    at: DocAddress,
+) -> Result<Loaded, TantivyError> {
+    let fast = searcher.segment_reader(at.segment_ord).fast_fields();
+    let part = fast.u64(super::schema::PART)?.first(at.doc_id);
+    let offset = fast.u64(super::schema::OFFSET)?.first(at.doc_id);
+    let origin = part
+        .zip(offset)
+        .and_then(|(part, offset)| schema.origin(part, offset));
+    let document: TantivyDocument = searcher.doc(at)?;
+    let (key, row) = key_and_row(schema, &document);
+    let lost = || TantivyError::InternalError("a row has no origin".to_owned());
+    Ok(Loaded {
+        key,
+        row,
+        origin: origin.ok_or_else(lost)?,
+    })
+}
+
+fn key_and_row(schema: &IndexSchema, document: &TantivyDocument) -> (Key, Row) {
+    let bytes = |field| document.get_first(field).and_then(|value| value.as_bytes());
+    let key = Key::new(bytes(schema.hidden.key_raw).unwrap_or_default());
+    let row = Row::new(bytes(schema.hidden.source).unwrap_or_default());
+    (key, row)
+}
+
+/// Reads the rows of one copy with the checkpoint they belong to.
+pub struct TantivyReader(Source);
+
+enum Source {
+    /// A copy that this process writes.
+    Held(Arc<IndexCopy>),
+    /// An index on this disk, whoever writes it.
+    Stored {
+        place: Place,
+        schema: Arc<IndexSchema>,
+        open: Option<(Index, IndexReader)>,
+    },
+}
+
+impl TantivyReader {
+    /// Makes a reader of a unit's index on this disk, also beside its owner. Needs write permission:
+    /// tantivy takes a lock while it opens the files.
+    ///
+    /// # Errors
+    /// [`SinkError::Refused`] where the definition cannot be indexed.
+    pub fn open(
+        settings: &TantivySettings,
+        unit: &Unit,
+        definition: &ViewDefinition,
+    ) -> Result<Self, SinkError> {
+        let schema = IndexSchema::new(definition)
+            .map_err(|fault| SinkError::Refused(format!("`{}`: {fault}", unit.version)))?;
+        Ok(Self(Source::Stored {
+            place: Place::new(settings, unit),
+            schema: Arc::new(schema),
+            open: None,
+        }))
+    }
+
+    /// Returns the schema and the newest commit; `None` where there is no index.
+    fn served(&mut self) -> Result<Option<(Arc<IndexSchema>, Arc<Served>)>, SinkError> {
+        match &mut self.0 {
+            Source::Held(copy) => {
+                let served = copy.current();
+                Ok(served.map(|served| (Arc::clone(&copy.schema), served)))
+            }
+            Source::Stored {
+                place,
+                schema,
+                open,
+            } => {
+                let served = stored(place, open)?;
+                Ok(served.map(|served| (Arc::clone(schema), Arc::new(served))))
+            }
+        }
+    }
+}
+
+/// Sees rows and payload of one commit, beside an owner that may be committing.
+fn stored(
+    place: &Place,
+    open: &mut Option<(Index, IndexReader)>,
+) -> Result<Option<Served>, SinkError> {
+    let failed = |fault: TantivyError| fault_of(&place.dir, &fault);
+    // Looked up each time: the directory is another one after a rebuild.
+    let Some((index, payload)) = owner::stored(place)? else {
+        *open = None;
+        return Ok(None);
+    };
+    let directory = place.dir.join(&payload.directory);
+    let reader = index
+        .reader_builder()
+        .reload_policy(ReloadPolicy::Manual)
+        .try_into()
+        .map_err(failed)?;
+    let (index, reader) = open.insert((index, reader));
+    for _ in 0..SNAPSHOT_TRIES {
+        let before = index.load_metas().map_err(failed)?.payload;
+        reader.reload().map_err(failed)?;
+        let searcher = reader.searcher();
+        if index.load_metas().map_err(failed)?.payload != before {
+            continue;
+        }
+        let payload = before.as_deref().map(Payload::decode).transpose();
+        let payload = payload.map_err(SinkError::Damaged)?;
+        let bytes = place::bytes_of(&directory);
+        let bytes_free = place::free_bytes(&directory);
+        return Ok(Some(Served::new(searcher, payload, bytes, bytes_free)));
+    }
+    let why = format!("`{}` changes too quickly to be read", directory.display());
+    Err(SinkError::Unavailable(why))
+}
+
+impl SinkReader for TantivyReader {
+    fn read(&mut self, keys: &[Key]) -> Result<Snapshot, SinkError> {
+        let Some((schema, served)) = self.served()? else {
+            return Ok(Snapshot {
+                checkpoint: None,
+                rows: vec![None; keys.len()],
+            });
+        };
+        let mut rows = Vec::with_capacity(keys.len());
+        for key in keys {
+            let row = find(&served.searcher, &schema, key)
+                .and_then(|at| at.map(|at| load(&served.searcher, &schema, at)).transpose());
+            rows.push(row.map_err(unreadable)?.map(|loaded| StoredRow {
+                row: loaded.row,
+                expires_at: None,
+            }));
+        }
+        Ok(Snapshot {
+            checkpoint: served.checkpoint().cloned(),
+            rows,
+        })
+    }
+
+    fn scan(
+        &mut self,
+        visit: &mut dyn FnMut(Key, StoredRow) -> bool,
+    ) -> Result<Scanned, SinkError> {
+        let Some((schema, served)) = self.served()? else {
+            return Ok(Scanned {
+                before: None,
+                after: None,
+            });
+        };
+        // One searcher: the checkpoint is the same before and after.
+        let scanned = Scanned {
+            before: served.checkpoint().cloned(),
+            after: served.checkpoint().cloned(),
+        };
+        for segment in served.searcher.segment_readers() {
+            let store = segment
+                .get_store_reader(1)
+                .map_err(|fault| unreadable(fault.into()))?;
+            for document in store.iter::<TantivyDocument>(segment.alive_bitset()) {
+                let (key, row) = key_and_row(&schema, &document.map_err(unreadable)?);
+                let row = StoredRow {
+                    row,
+                    expires_at: None,
+                };
+                if !visit(key, row) {
+                    return Ok(scanned);
+                }
+            }
+        }
+        Ok(scanned)
+    }
+}
+
+fn unreadable(fault: TantivyError) -> SinkError {
+    SinkError::Damaged(format!("read a row: {fault}"))
+}

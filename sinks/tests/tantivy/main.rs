@@ -1,0 +1,7 @@
+//! The tantivy sink on a real disk: the suite that all sinks share, and what only an index does.
+
+mod disk;
+mod kill;
+mod place;
+mod search;
+mod suite;

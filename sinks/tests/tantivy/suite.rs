@@ -1,0 +1,188 @@
+//! The suite that all sinks share.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use materializer_model::memory::{ManualClock, MemoryAdmin, MemoryStore};
+use materializer_model::ports::{
+    AliasPointer, Counting, Retired, Sink, SinkAdmin, SinkError, SinkReader,
+};
+use materializer_model::{Key, Offset, Timestamp, Unit, VersionId, ViewName};
+use materializer_sinks::conformance::{Abilities, Harm, Place, Restore};
+use materializer_sinks::tantivy::{TantivyAdmin, TantivyReader, TantivySettings, TantivySink};
+use tempfile::TempDir;
+
+use crate::place::{fingerprint, settings, suite_view};
+
+/// A folder of its own. Gateways are the alias: here a store in memory is.
+struct DiskPlace {
+    dir: TempDir,
+    aliases: MemoryStore,
+}
+
+impl DiskPlace {
+    fn new() -> Self {
+        Self {
+            dir: TempDir::new().expect("a folder"),
+            aliases: MemoryStore::default(),
+        }
+    }
+
+    fn settings(&self) -> TantivySettings {
+        settings(self.dir.path())
+    }
+
+    fn view_dir(&self, unit: &Unit) -> PathBuf {
+        self.dir
+            .path()
+            .join("main")
+            .join(unit.version.view.as_str())
+    }
+}
+
+/// Copies a folder, in place of what is at `to`.
+fn replace(from: &Path, to: &Path) {
+    if to.exists() {
+        fs::remove_dir_all(to).expect("removed");
+    }
+    copy(from, to);
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("created");
+    for entry in fs::read_dir(from).expect("a folder") {
+        let entry = entry.expect("an entry");
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).expect("copied");
+        }
+    }
+}
+
+impl Place for DiskPlace {
+    fn abilities(&self) -> Abilities {
+        Abilities {
+            takes_from_the_living: false,
+            shards: false,
+            expiry: false,
+        }
+    }
+
+    fn sink(&self, unit: &Unit) -> Box<dyn Sink> {
+        let sink = TantivySink::new(self.settings(), unit, &suite_view(), &fingerprint());
+        Box::new(sink.expect("a sink"))
+    }
+
+    fn reader(&self, unit: &Unit) -> Box<dyn SinkReader> {
+        let reader = TantivyReader::open(&self.settings(), unit, &suite_view());
+        Box::new(reader.expect("a reader"))
+    }
+
+    fn admin(&self) -> Box<dyn SinkAdmin> {
+        let clock = Arc::new(ManualClock::new(Timestamp(0)));
+        Box::new(DiskAdmin {
+            settings: self.settings(),
+            disk: TantivyAdmin::new(self.settings(), clock),
+            aliases: self.aliases.admin(),
+        })
+    }
+
+    fn save(&self) -> Restore<'_> {
+        let saved = TempDir::new().expect("a folder");
+        copy(self.dir.path(), saved.path());
+        Box::new(move || replace(saved.path(), self.dir.path()))
+    }
+
+    fn harm(&self, unit: &Unit, harm: Harm) -> bool {
+        match harm {
+            Harm::Empty => {
+                fs::remove_dir_all(self.view_dir(unit)).expect("removed");
+                true
+            }
+            // It stands in the same file as the list of what holds the rows.
+            Harm::LoseCheckpoint => false,
+            Harm::SpoilCheckpoint => {
+                let prefix = format!("{}-c{}-", unit.version.number, unit.copy);
+                let entries = fs::read_dir(self.view_dir(unit)).expect("a folder");
+                let meta = entries
+                    .map(|entry| entry.expect("an entry"))
+                    .find(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
+                    .expect("an index")
+                    .path()
+                    .join("meta.json");
+                let text = fs::read_to_string(&meta).expect("read");
+                let spoiled = text
+                    .replace(r#"\"seq\""#, r#"\"sec\""#)
+                    .replace(r#"seq\\\"#, r#"sec\\\"#);
+                assert_ne!(text, spoiled);
+                fs::write(&meta, spoiled).expect("written");
+                true
+            }
+        }
+    }
+}
+
+/// As much of an administration as a copy's holder has; what is counted and found comes from a reader.
+struct DiskAdmin {
+    settings: TantivySettings,
+    disk: TantivyAdmin,
+    aliases: MemoryAdmin,
+}
+
+impl DiskAdmin {
+    fn reader(&self, version: &VersionId) -> TantivyReader {
+        let unit = Unit {
+            version: version.clone(),
+            copy: 0,
+            shard: 0,
+        };
+        TantivyReader::open(&self.settings, &unit, &suite_view()).expect("a reader")
+    }
+}
+
+impl SinkAdmin for DiskAdmin {
+    fn alias(&mut self, view: &ViewName) -> Result<Option<AliasPointer>, SinkError> {
+        self.aliases.alias(view)
+    }
+
+    fn move_alias(&mut self, view: &ViewName, to: &AliasPointer) -> Result<(), SinkError> {
+        self.aliases.move_alias(view, to)
+    }
+
+    fn remove_alias(&mut self, view: &ViewName, at: Offset) -> Result<(), SinkError> {
+        self.aliases.remove_alias(view, at)
+    }
+
+    fn retire(
+        &mut self,
+        version: &VersionId,
+        at: Offset,
+        budget: Duration,
+    ) -> Result<Retired, SinkError> {
+        self.disk.retire(version, at, budget)
+    }
+
+    fn count(&mut self, version: &VersionId, _budget: Duration) -> Result<Counting, SinkError> {
+        let mut rows = 0;
+        self.reader(version).scan(&mut |_, _| {
+            rows += 1;
+            true
+        })?;
+        Ok(Counting {
+            rows,
+            finished: true,
+        })
+    }
+
+    fn exist(&mut self, version: &VersionId, keys: &[String]) -> Result<Vec<bool>, SinkError> {
+        let keys: Vec<Key> = keys.iter().map(|key| Key::new(key.as_bytes())).collect();
+        let found = self.reader(version).read(&keys)?;
+        Ok(found.rows.iter().map(Option::is_some).collect())
+    }
+}
+
+materializer_sinks::conformance_suite!(DiskPlace::new());
