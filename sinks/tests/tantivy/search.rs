@@ -370,7 +370,7 @@ fn what_cannot_be_answered_is_refused_with_the_place() {
             "q",
             "1200 clauses",
         ),
-        (json!({"q": "the"}), "q", "stop words"),
+        (json!({"q": "-blue"}), "q", "only excludes"),
         (json!({"fields": ["nosuch"]}), "fields", "no field"),
         (
             json!({"filters": {"nosuch": 1}}),

@@ -159,7 +159,7 @@ fn explained(schema: &IndexSchema, fault: &QueryParserError) -> String {
             "the view has no `text` field: write `field:word`, or give `fields`".to_owned()
         }
         QueryParserError::AllButQueryForbidden => {
-            "nothing is left to be found: all words are excluded, or stop words".to_owned()
+            "it only excludes: write `* -word` to find all rows without a word".to_owned()
         }
         QueryParserError::ExpectedFloat(_) => "a number was expected".to_owned(),
         _ => fault.to_string(),
