@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """A second opinion on the sinks: another Kafka client, another language, no line shared with the worker.
 
-    oracle.py produce --brokers B --topic T --events N --keys K [--seed S] [--rate R]
+    oracle.py create  --brokers B --topic T [--partitions N]
+    oracle.py produce --brokers B --topic T --events N --keys K [--seed S] [--rate R] [--while-open]
     oracle.py check   --brokers B --topic T --redis URL --view products --version 2 --fields title,price,brand
                       [--http URL --search product-search --search-fields title,brand,price]
 
-`produce` writes a shop's log: products created, changed, hidden, discontinued (tombstones), made again,
-and records of another kind. `check` folds the topic from offset 0 with a dictionary and compares every key
+`create` makes the topic, one that keeps everything. `produce` writes a shop's log: products created, changed,
+hidden, discontinued (tombstones), made again, and records of another kind; with `--while-open` it ends early, in
+order, when its standard input is closed. `check` folds the topic from offset 0 with a dictionary and compares every key
 and value of the Redis version, and of the live search view. It ends with one line of JSON; exit code 1 if
 anything is lost, different or resurrected.
 
@@ -18,6 +20,7 @@ import argparse
 import json
 import random
 import sys
+import threading
 import time
 import urllib.error
 import urllib.parse
@@ -25,6 +28,7 @@ import urllib.request
 
 import redis
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import KafkaAdminClient, NewTopic
 
 WORDS = "red blue green light heavy running walking summer winter leather canvas wool kids classic new old".split()
 THINGS = "shoe boot shirt jacket hat sock belt bag coat scarf".split()
@@ -46,13 +50,30 @@ def product(rng, rev):
     return event
 
 
+def create(args):
+    admin = KafkaAdminClient(bootstrap_servers=args.brokers)
+    admin.create_topics([NewTopic(args.topic, num_partitions=args.partitions, replication_factor=1)])
+    admin.close()
+
+
+def closing_of_input():
+    """Returns an event that is set once standard input is closed."""
+    closed = threading.Event()
+    threading.Thread(target=lambda: (sys.stdin.read(), closed.set()), daemon=True).start()
+    return closed
+
+
 def produce(args):
     rng = random.Random(args.seed)
     producer = KafkaProducer(
         bootstrap_servers=args.brokers, compression_type="lz4", linger_ms=20, batch_size=256 * 1024, acks="all"
     )
-    began = time.monotonic()
+    began, produced = time.monotonic(), 0
+    closed = closing_of_input() if args.while_open else threading.Event()
     for n in range(args.events):
+        if closed.is_set():
+            break
+        produced += 1
         key = str(int(rng.paretovariate(0.7)) % args.keys if rng.random() < 0.3 else rng.randrange(args.keys))
         dice = rng.random()
         if dice < 0.08:
@@ -69,7 +90,7 @@ def produce(args):
                 time.sleep(ahead)
     producer.flush()
     producer.close()
-    print(json.dumps({"produced": args.events, "seconds": round(time.monotonic() - began, 1)}))
+    print(json.dumps({"produced": produced, "seconds": round(time.monotonic() - began, 1)}))
 
 
 def fold(args):
@@ -204,14 +225,16 @@ def check(args):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
-    making, checking = verbs.add_parser("produce"), verbs.add_parser("check")
-    for verb in (making, checking):
+    creating, making, checking = (verbs.add_parser(name) for name in ("create", "produce", "check"))
+    for verb in (creating, making, checking):
         verb.add_argument("--brokers", required=True)
         verb.add_argument("--topic", default="shop.products")
+    creating.add_argument("--partitions", type=int, default=6)
     making.add_argument("--events", type=int, required=True)
     making.add_argument("--keys", type=int, default=100_000)
     making.add_argument("--seed", type=int, default=1)
     making.add_argument("--rate", type=float, help="events a second; as fast as it goes by default")
+    making.add_argument("--while-open", action="store_true", help="end when standard input is closed")
     checking.add_argument("--redis", required=True)
     checking.add_argument("--installation", default="main")
     checking.add_argument("--view", default="products")
@@ -222,7 +245,7 @@ def main():
     checking.add_argument("--search")
     checking.add_argument("--search-fields", default="title,brand,price")
     args = parser.parse_args()
-    sys.exit(produce(args) if args.verb == "produce" else check(args))
+    sys.exit({"create": create, "produce": produce, "check": check}[args.verb](args))
 
 
 if __name__ == "__main__":

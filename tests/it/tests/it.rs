@@ -1,5 +1,7 @@
 //! The live tests, one binary.
 
+#[path = "it/golden.rs"]
+mod golden;
 #[path = "it/kafka.rs"]
 mod kafka;
 #[path = "it/kafka_security.rs"]

@@ -61,13 +61,18 @@ pub(crate) struct Put {
 
 impl Put {
     fn record(&self) -> MemoryRecord {
-        let json = self.value.as_ref().map(|json| json.get().as_bytes().to_vec());
+        let json = self
+            .value
+            .as_ref()
+            .map(|json| json.get().as_bytes().to_vec());
         let text = |text: &Option<String>| text.as_ref().map(|text| text.as_bytes().to_vec());
         let binary = |hex: &Option<String>| hex.as_deref().map(bytes_of_hex);
         let headers = self.headers.iter();
         MemoryRecord {
             key: text(&self.key).or_else(|| binary(&self.key_hex)),
-            value: json.or_else(|| text(&self.text)).or_else(|| binary(&self.hex)),
+            value: json
+                .or_else(|| text(&self.text))
+                .or_else(|| binary(&self.hex)),
             timestamp: self.at,
             headers: headers
                 .map(|(name, value)| (name.clone().into_bytes(), text(value)))
@@ -95,8 +100,14 @@ pub(crate) struct Story<'a> {
 impl<'a> Story<'a> {
     /// Begins with the topic created and empty.
     pub(crate) fn begin(operations: &'a [Operation]) -> Self {
-        let Some((Operation::Create { topic, partitions, policy }, operations)) =
-            operations.split_first()
+        let Some((
+            Operation::Create {
+                topic,
+                partitions,
+                policy,
+            },
+            operations,
+        )) = operations.split_first()
         else {
             panic!("the first line of a log creates its topic");
         };
@@ -114,12 +125,27 @@ impl<'a> Story<'a> {
         }
     }
 
+    /// Says whether tombstones go next. No broker does that before `delete.retention.ms` has passed, in
+    /// which a reader that is alive has read them.
+    pub(crate) fn is_about_to_drop_tombstones(&self) -> bool {
+        let next = self.operations.as_slice().first();
+        matches!(
+            next,
+            Some(Operation::Compact {
+                tombstones: true,
+                ..
+            })
+        )
+    }
+
     /// Does the next operation; says whether there was one.
     pub(crate) fn go_on(&mut self) -> bool {
         let Some(operation) = self.operations.next() else {
             return false;
         };
-        let Self { log, topic, open, .. } = self;
+        let Self {
+            log, topic, open, ..
+        } = self;
         match operation {
             Operation::Create { .. } => panic!("a log has one topic"),
             Operation::Put(put) => {
@@ -133,7 +159,11 @@ impl<'a> Story<'a> {
             }
             Operation::Commit(tx) => log.commit(open[tx.as_str()]),
             Operation::Abort(tx) => log.abort(open[tx.as_str()]),
-            Operation::Compact { p, below, tombstones } => {
+            Operation::Compact {
+                p,
+                below,
+                tombstones,
+            } => {
                 log.compact(topic, *p, *below, *tombstones);
             }
         }

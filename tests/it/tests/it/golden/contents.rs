@@ -25,7 +25,12 @@ pub(crate) struct Contents {
 
 impl fmt::Display for Contents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}  fingerprint {}", self.version, self.fingerprint.short())?;
+        writeln!(
+            f,
+            "{}  fingerprint {}",
+            self.version,
+            self.fingerprint.short()
+        )?;
         match &self.stopped {
             None => writeln!(f, "fed to the end of the log")?,
             Some(Health::Failed { why, at, hint }) => {
@@ -38,7 +43,11 @@ impl fmt::Display for Contents {
         for ((topic, partition), next) in &self.next {
             writeln!(f, "  {topic}/{partition} next {next}")?;
         }
-        let Counts { skipped, failed, dead } = self.counts;
+        let Counts {
+            skipped,
+            failed,
+            dead,
+        } = self.counts;
         writeln!(f, "  skipped {skipped}, dead {dead}, failed {failed}")?;
         writeln!(f, "rows: {}", self.rows.len())?;
         for (key, stored) in &self.rows {
@@ -49,8 +58,17 @@ impl fmt::Display for Contents {
             }
         }
         for letter in &self.letters {
-            let DeadLetter { topic, origin, poison, .. } = letter;
-            writeln!(f, "dead letter to {topic}: {origin}, {}: `{}`: {poison}", poison.kind, poison.place)?;
+            let DeadLetter {
+                topic,
+                origin,
+                poison,
+                ..
+            } = letter;
+            writeln!(
+                f,
+                "dead letter to {topic}: {origin}, {}: `{}`: {poison}",
+                poison.kind, poison.place
+            )?;
         }
         Ok(())
     }

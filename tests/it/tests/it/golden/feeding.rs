@@ -49,7 +49,7 @@ impl Pace {
             },
             Self::Cramped => Pacing {
                 fold_bytes_max: 300,
-                replaying_age: Duration::MAX,
+                replaying_age: Duration::from_secs(60),
                 tailing_age: Duration::from_secs(60),
                 ..usual
             },
@@ -99,15 +99,18 @@ pub(crate) fn feed(case: &Case, version: &Version, place: &dyn Place, way: Way) 
         while story.go_on() {}
     }
     bench.claim_all();
-    while story.go_on() {
+    loop {
+        if story.is_about_to_drop_tombstones() {
+            bench.catch_up();
+        }
+        if !story.go_on() {
+            break;
+        }
         for _ in 0..STEPS_BETWEEN {
             bench.step();
         }
     }
-    while !bench.is_done() {
-        bench.step();
-        assert!(bench.steps < STEPS_MAX, "{}: {way:?} does not end", version.id);
-    }
+    bench.catch_up();
     let directive = bench.directive();
     for worker in &mut bench.workers {
         worker.close(&directive, Duration::MAX);
@@ -222,6 +225,19 @@ impl<'a> Bench<'a> {
         }
     }
 
+    /// Steps until every unit has committed all that there is, or was stopped.
+    fn catch_up(&mut self) {
+        while !self.is_done() {
+            self.step();
+            assert!(
+                self.steps < STEPS_MAX,
+                "{}: {:?} does not end",
+                self.version.id,
+                self.way
+            );
+        }
+    }
+
     /// Says whether every unit has committed all that there is, or was stopped.
     fn is_done(&self) -> bool {
         self.workers.iter().all(|worker| {
@@ -301,7 +317,11 @@ impl LogReader for Sips {
         for row in self.held.rows().skip(self.given).take(self.size) {
             match row {
                 LogRow::Record(record) => out.push_record(&record, record.headers.iter()),
-                LogRow::End { topic, partition, end } => out.push_end(topic, partition, end),
+                LogRow::End {
+                    topic,
+                    partition,
+                    end,
+                } => out.push_end(topic, partition, end),
             }
         }
         self.given += self.size;
