@@ -10,7 +10,7 @@ use materializer_model::definition::{QueryGate, RedisTarget, Target};
 use materializer_model::ports::{SinkAdmin, SinkError};
 use materializer_model::{CatalogId, Clock, Unit, ViewDefinition};
 use materializer_sinks::redis::RedisAdmin;
-use serde::Deserialize;
+use materializer_sinks::tantivy::search::{SearchRequest, SearchResponse};
 
 use crate::config::Config;
 use crate::connect;
@@ -60,12 +60,6 @@ impl Admins {
     }
 }
 
-/// As much of a search's answer as a gate needs.
-#[derive(Deserialize)]
-struct Found {
-    total: u64,
-}
-
 impl ViewSinks for Admins {
     fn admin(
         &mut self,
@@ -85,7 +79,11 @@ impl ViewSinks for Admins {
             SinkError::Unavailable(format!("`{unit}` at `{address}`: {error}"))
         };
         let url = format!("http://{address}/internal/v1/units/{unit}/search");
-        let request = serde_json::json!({"q": query.q, "size": 0});
+        let request = SearchRequest {
+            q: Some(query.q.clone()),
+            size: Some(0),
+            ..SearchRequest::default()
+        };
         let mut response = self
             .agent
             .post(&url)
@@ -95,7 +93,7 @@ impl ViewSinks for Admins {
             let why = response.body_mut().read_to_string().map_err(unavailable)?;
             return Err(SinkError::Refused(format!("`{}`: {why}", query.q)));
         }
-        let found: Found = response.body_mut().read_json().map_err(unavailable)?;
+        let found: SearchResponse = response.body_mut().read_json().map_err(unavailable)?;
         Ok(found.total)
     }
 }

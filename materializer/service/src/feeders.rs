@@ -1,27 +1,33 @@
 //! Units as they are fed in a real process: a worker of `replay` on a Kafka lane and a real sink.
 
+mod disk;
+mod lane;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use materializer_kafka::{
-    DisplayOffsets, KafkaDeadLetters, KafkaSettings, Lane, Observer, Profile,
-};
-use materializer_migrations::{Role, Version};
+use materializer_kafka::{DisplayOffsets, KafkaDeadLetters, KafkaSettings, Lane, Observer};
+use materializer_migrations::Version;
 use materializer_model::definition::Target;
-use materializer_model::ports::{LogObserver, Sink};
+use materializer_model::ports::{LogError, LogObserver, LogReader, Sink};
 use materializer_model::progress::{Directive, Progress};
 use materializer_model::{CatalogId, Clock, Monotonic, SinkId, Token, Unit};
 use materializer_replay::{Pacing, Ports, Settings, Step, Worker};
 use materializer_sinks::redis::RedisSink;
+use materializer_sinks::tantivy::TantivySink;
 use materializer_view::compile;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::config::Config;
 use crate::connect;
-use crate::control::{Control, SharedClaims};
+use crate::control::{Control, SharedClaims, State};
 use crate::gateway::LocalCopies;
 use crate::pool::{self, Feeder, Feeders, Next};
+use disk::Served;
+use lane::PacedLane;
+
+pub(crate) use disk::settings as index_settings;
 
 /// How long a unit that ends may take to commit what it has.
 const CLOSE_WITHIN: Duration = Duration::from_secs(10);
@@ -49,12 +55,6 @@ impl Feeders for LiveFeeders {
         let kafka = connect::kafka(&self.config)?;
         let id = &unit.version;
         let group = format!("{}.{}.{}", self.config.installation, id.view, id.number);
-        let profile = match version.role {
-            Role::Building => Profile::Building,
-            Role::Live | Role::Standby | Role::Draining | Role::Retiring | Role::Retired => {
-                Profile::Tailing
-            }
-        };
         let view = compile(&version.definition).with_context(|| format!("compile `{id}`"))?;
         let settings = Settings {
             unit: unit.clone(),
@@ -68,47 +68,84 @@ impl Feeders for LiveFeeders {
                 ..Pacing::default()
             },
         };
+        let (sink, served) = self.sink(unit, version)?;
         let ports = Ports {
-            reader: Box::new(Lane::open(&kafka, &group, profile)?),
+            reader: Box::new(PacedLane::open(lanes(&kafka, &group))?),
             observer: Arc::clone(&self.observer) as Arc<dyn LogObserver>,
             derive: Arc::new(view),
-            sink: self.sink(unit, version)?,
+            sink,
             dead_letters: Box::new(KafkaDeadLetters::new(&kafka)),
             claims: Box::new(SharedClaims(Arc::clone(&self.control))),
             clock: Arc::clone(&self.clock),
         };
         Ok(Box::new(LiveFeeder {
+            _served: served,
             worker: Worker::new(settings, ports),
             display: Display::open(unit, &kafka, &group, Arc::clone(&self.clock))?,
         }))
     }
 
-    fn delete(&self, _: &Unit) -> anyhow::Result<()> {
-        Ok(())
+    fn delete(&self, _: &Unit, version: &Version) -> anyhow::Result<bool> {
+        match &version.definition.to {
+            Target::Tantivy(_) => Ok(disk::delete(
+                &self.config,
+                version,
+                Arc::clone(&self.clock),
+            )?),
+            // The coordinator deletes what it can reach.
+            Target::Redis(_) | Target::Memory {} => Ok(true),
+        }
     }
 }
 
 impl LiveFeeders {
-    fn sink(&self, unit: &Unit, version: &Version) -> anyhow::Result<Box<dyn Sink>> {
+    /// Deletes what earlier runs left on this disk and nobody needs. Called before anything is opened.
+    pub fn sweep(&self, state: &State) {
+        let (catalog, reports) = (state.follower.catalog(), state.follower.reports());
+        let me = &self.settings.worker;
+        let swept = disk::sweep(&self.config, catalog, reports, me, Arc::clone(&self.clock));
+        if let Err(error) = swept {
+            warn!(%error, "leftovers stay until the next start");
+        }
+    }
+
+    fn sink(
+        &self,
+        unit: &Unit,
+        version: &Version,
+    ) -> anyhow::Result<(Box<dyn Sink>, Option<Served>)> {
         match &version.definition.to {
             Target::Redis(target) => {
                 let place = connect::redis_place(&self.config, &target.connection, &self.catalog)?;
                 let mark = SinkId::new(uuid::Uuid::new_v4().to_string());
                 let sink = RedisSink::new(place, target.clone(), unit.clone(), mark)?;
-                Ok(Box::new(sink))
+                Ok((Box::new(sink), None))
             }
-            Target::Tantivy(_) | Target::Memory {} => {
-                anyhow::bail!(
-                    "`{}` is not a sink of this process",
-                    version.definition.to.kind()
-                )
+            Target::Tantivy(_) => {
+                let settings = index_settings(&self.config);
+                let (definition, fingerprint) = (&version.definition, &version.fingerprint);
+                let sink = TantivySink::new(settings, unit, definition, fingerprint)?;
+                let clock = Arc::clone(&self.clock);
+                let served = Served::begin(unit, sink.copy(), &self.copies, clock);
+                Ok((Box::new(sink), Some(served)))
             }
+            Target::Memory {} => anyhow::bail!("`memory` is a sink of tests alone"),
         }
     }
 }
 
+/// Opens the Kafka clients of a unit.
+fn lanes(kafka: &KafkaSettings, group: &str) -> lane::Open {
+    let (kafka, group) = (kafka.clone(), group.to_owned());
+    Box::new(move |profile| -> Result<Box<dyn LogReader>, LogError> {
+        Ok(Box::new(Lane::open(&kafka, &group, profile)?))
+    })
+}
+
 /// One unit.
 struct LiveFeeder {
+    /// First, so that readers are sent away before the worker lets the index go.
+    _served: Option<Served>,
     worker: Worker,
     display: Option<Display>,
 }

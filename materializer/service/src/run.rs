@@ -157,13 +157,17 @@ impl Process {
         }
         let observer = connect::observer(&config, Arc::clone(&shared))?;
         let copies = Arc::new(LocalCopies::default());
-        let signpost = Signpost::new(
+        let mut signpost = Signpost::new(
             Arc::clone(&control),
             Arc::clone(&shared),
             &identity.worker,
             identity.process.clone(),
             config.address(),
         );
+        if roles.gateway {
+            // Ready means that it can answer: nobody is listened to before there are routes.
+            signpost.step(&control.state());
+        }
         let gateway = Gateway::start(
             gateway::Settings {
                 http: config.http,
@@ -202,6 +206,7 @@ impl Process {
                 clock: Arc::clone(&shared),
                 copies,
             };
+            feeders.sweep(&control.state());
             Pool::new(
                 settings,
                 Arc::clone(&control),

@@ -3,72 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use materializer_migrations::gates::Evidence;
 use materializer_migrations::reports::GATEWAY;
-use materializer_migrations::{Follower, GatewayReport, Status, Version};
-use materializer_model::definition::Target;
-use materializer_model::ports::{AliasPointer, ControlError, LogObserver};
-use materializer_model::{Clock, Monotonic, Offset, ProcessId, Timestamp, WorkerId};
+use materializer_migrations::{GatewayReport, Status};
+use materializer_model::ports::{ControlError, LogObserver};
+use materializer_model::{Clock, Monotonic, Offset, ProcessId, WorkerId};
 use tokio::sync::watch;
 
 use crate::control::{Control, State};
-use crate::gateway::{CopyAt, Process, RedisRoute, Route, Routes, TantivyRoute};
+use crate::gateway::{Process, Routes};
 use crate::metrics::{Gauges, ScrapeSource};
 use crate::stop::Stop;
 
 /// How often a gateway reports where nothing changes.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
-/// How old a copy's last report may be for readers to be sent to it.
-const COPY_SILENT: Duration = Duration::from_secs(10);
 /// How old the control thread's last round may be before only a restart helps.
 const CONTROL_STUCK: Duration = Duration::from_secs(120);
-
-/// Returns where the readers of each live view are sent.
-#[must_use]
-pub fn routes(state: &Follower, now: Timestamp) -> Routes {
-    let views = state.catalog().views().values();
-    Routes::new(views.filter_map(|view| route(state, view.live()?, &view.pointer()?, now)))
-}
-
-fn route(
-    state: &Follower,
-    live: &Version,
-    pointer: &AliasPointer,
-    now: Timestamp,
-) -> Option<Route> {
-    match &live.definition.to {
-        Target::Memory {} => None,
-        Target::Redis(target) => Some(Route::Redis(Arc::new(RedisRoute {
-            version: live.id.clone(),
-            epoch: pointer.epoch,
-            connection: target.connection.clone(),
-            literal: target
-                .key
-                .split("{key}")
-                .next()
-                .unwrap_or_default()
-                .to_owned(),
-            shape: target.shape,
-        }))),
-        Target::Tantivy(_) => {
-            let evidence = Evidence::collect(live, state.reports(), Offset(0));
-            let servable = evidence
-                .reports()
-                .filter(|heard| heard.report.servable && now <= heard.appended.plus(COPY_SILENT));
-            let copies = servable.filter_map(|heard| {
-                Some(CopyAt {
-                    unit: heard.report.unit.clone(),
-                    address: heard.report.address.clone()?,
-                })
-            });
-            Some(Route::Tantivy(Arc::new(TantivyRoute {
-                version: live.id.clone(),
-                epoch: pointer.epoch,
-                copies: copies.collect(),
-            })))
-        }
-    }
-}
 
 /// A gateway's hold on its routes: replaces them, and only then reports how far they go.
 pub struct Signpost {
@@ -114,9 +63,8 @@ impl Signpost {
 
     /// Routes by a snapshot, and reports it when it is due.
     pub fn step(&mut self, state: &State) {
-        // A copy is judged by the broker's time: without one nothing was ever reported.
-        let now = self.clock.broker().unwrap_or_default();
-        let routes = Arc::new(routes(&state.follower, now));
+        let follower = &state.follower;
+        let routes = Arc::new(Routes::of(follower.catalog(), follower.reports()));
         self.routes.send_if_modified(|held| {
             let changed = held.as_ref() != Some(&routes);
             if changed {

@@ -38,7 +38,7 @@ impl fmt::Display for Gates<'_> {
         f.write_str("gates")?;
         for gate in self.gates {
             let mark = if gate.holds { '✓' } else { '✗' };
-            write!(f, " {} {mark}  ", gate.reading)?;
+            write!(f, " {} {} {mark}  ", gate.gate, gate.reading)?;
         }
         Ok(())
     }

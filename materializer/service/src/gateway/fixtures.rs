@@ -107,6 +107,19 @@ impl World {
         self.fact(&version, body)
     }
 
+    /// Gives a candidate up, with nothing of it left; returns the offset of the last event.
+    pub(crate) fn give_up(&mut self, version: &str) -> Offset {
+        let version: VersionId = version.parse().unwrap();
+        let aborted = Body::Aborted {
+            version: version.clone(),
+        };
+        self.fact(&version, aborted);
+        let retired = Body::Retired {
+            version: version.clone(),
+        };
+        self.fact(&version, retired)
+    }
+
     /// Claims a unit for a worker at an address; returns the token.
     pub(crate) fn claim(&mut self, unit: &str, address: &str) -> Token {
         let claim = Claim {

@@ -40,11 +40,12 @@ pub trait Feeders: Send {
     fn open(&self, unit: &Unit, version: &Version, token: Token)
     -> anyhow::Result<Box<dyn Feeder>>;
 
-    /// Deletes what this machine holds of a unit whose version is being retired. Idempotent.
+    /// Deletes some of what this machine holds of a unit whose version is being retired, for about
+    /// 100 ms; says whether nothing is left. Idempotent.
     ///
     /// # Errors
-    /// Where something is left.
-    fn delete(&self, unit: &Unit) -> anyhow::Result<()>;
+    /// Where it cannot go on now.
+    fn delete(&self, unit: &Unit, version: &Version) -> anyhow::Result<bool>;
 }
 
 /// Who a pool is, and how much it takes.
@@ -214,12 +215,18 @@ impl Pool {
             if !due || !ours || !reported || self.units.contains_key(unit) {
                 continue;
             }
-            let deleted = self.feeders.delete(unit).and_then(|()| {
-                self.control.take_back(&unit.to_string())?;
-                Ok(())
+            let Some(version) = state.follower.catalog().version(&unit.version) else {
+                continue;
+            };
+            let deleted = self.feeders.delete(unit, version).and_then(|finished| {
+                if finished {
+                    self.control.take_back(&unit.to_string())?;
+                }
+                Ok(finished)
             });
             match deleted {
-                Ok(()) => info!(%unit, "unit is deleted"),
+                Ok(true) => info!(%unit, "unit is deleted"),
+                Ok(false) => {} // the next round goes on
                 Err(error) => {
                     warn!(%unit, error = format!("{error:#}"), "delete failed, trying again")
                 }

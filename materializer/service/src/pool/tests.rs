@@ -68,8 +68,8 @@ impl Feeders for Idles {
         }))
     }
 
-    fn delete(&self, _: &Unit) -> anyhow::Result<()> {
-        Ok(())
+    fn delete(&self, _: &Unit, _: &Version) -> anyhow::Result<bool> {
+        Ok(true)
     }
 }
 
