@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
-use tantivy::schema::{BytesOptions, OwnedValue};
+use tantivy::schema::{BytesOptions, OwnedValue, Value as _};
 use tantivy::{DateTime, TantivyDocument, Term};
 
 use super::schema::{DocumentField, IndexSchema, expected, shown};
@@ -156,11 +156,11 @@ fn term_bytes(field: &DocumentField, value: &OwnedValue) -> Option<usize> {
         | FieldType::Date
         | FieldType::Json => false,
     };
-    match value {
-        OwnedValue::Str(text) if whole => Some(text.len()),
-        OwnedValue::Bytes(bytes) if whole => Some(bytes.len()),
-        _ => None,
+    if !whole {
+        return None;
     }
+    let bytes = value.as_bytes().map(<[u8]>::len);
+    bytes.or_else(|| value.as_str().map(str::len))
 }
 
 /// Makes a value of a field's type.

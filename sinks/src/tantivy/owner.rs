@@ -174,12 +174,20 @@ pub(super) fn fault_of(directory: &Path, fault: &TantivyError) -> SinkError {
     let text = format!("the index in `{}`: {fault}", directory.display());
     // Worker threads pass an I/O error on as text alone.
     let full = text.contains("No space left") || text.contains("StorageFull");
-    match fault {
-        _ if full => SinkError::Full(text),
-        TantivyError::DataCorruption(_)
-        | TantivyError::IncompatibleIndex(_)
-        | TantivyError::SchemaError(_) => SinkError::Damaged(text),
-        TantivyError::IoError(fault) => io_error("use the index in", directory, fault),
-        _ => SinkError::Unavailable(text),
+    if full {
+        return SinkError::Full(text);
     }
+    if let TantivyError::IoError(fault) = fault {
+        return io_error("use the index in", directory, fault);
+    }
+    let damaged = matches!(
+        fault,
+        TantivyError::DataCorruption(_)
+            | TantivyError::IncompatibleIndex(_)
+            | TantivyError::SchemaError(_)
+    );
+    if damaged {
+        return SinkError::Damaged(text);
+    }
+    SinkError::Unavailable(text)
 }

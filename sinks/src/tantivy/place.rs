@@ -184,7 +184,7 @@ pub(super) fn free_bytes(path: &Path) -> Option<u64> {
 
 /// Network filesystems by the number that Linux gives each: a lock may hold per machine there only.
 #[cfg(target_os = "linux")]
-const NETWORK: [(i64, &str); 8] = [
+const NETWORK: [(u32, &str); 8] = [
     (0x6969, "NFS"),
     (0x517b, "SMB"),
     (0xff53_4d42, "CIFS"),
@@ -201,8 +201,9 @@ pub(super) fn check_local(path: &Path) -> Result<(), SinkError> {
     let Ok(disk) = rustix::fs::statfs(path) else {
         return Ok(());
     };
-    let kind = i64::from(disk.f_type) & 0xffff_ffff;
-    match NETWORK.iter().find(|(magic, _)| *magic == kind) {
+    // The field is signed, and of another width on other machines.
+    let is = |magic: u32| u32::try_from(disk.f_type & 0xffff_ffff) == Ok(magic);
+    match NETWORK.iter().find(|(magic, _)| is(*magic)) {
         None => Ok(()),
         Some((_, name)) => Err(SinkError::Refused(format!(
             "`{}` is on {name}, where a lock does not keep two writers apart: set `data_dir` to a local disk",
@@ -220,11 +221,16 @@ pub(super) fn check_local(_path: &Path) -> Result<(), SinkError> {
 /// Returns what the worker does about an I/O error.
 pub(super) fn io_error(what: &str, path: &Path, fault: &io::Error) -> SinkError {
     let text = format!("{what} `{}`: {fault}", path.display());
-    match fault.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => SinkError::Full(text),
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            SinkError::Refused(text)
-        }
-        _ => SinkError::Unavailable(text),
+    let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+    let refused = [
+        io::ErrorKind::PermissionDenied,
+        io::ErrorKind::ReadOnlyFilesystem,
+    ];
+    if full.contains(&fault.kind()) {
+        return SinkError::Full(text);
     }
+    if refused.contains(&fault.kind()) {
+        return SinkError::Refused(text);
+    }
+    SinkError::Unavailable(text)
 }

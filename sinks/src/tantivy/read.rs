@@ -4,20 +4,21 @@
 //! Each answer comes from one searcher, which keeps the files it needs until it is dropped, whatever
 //! is merged or deleted meanwhile.
 
+use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use materializer_model::ports::{Scanned, SinkError, SinkReader, Snapshot, StoredRow};
 use materializer_model::{Checkpoint, Key, Origin, Row, Unit, ViewDefinition};
 use tantivy::schema::{IndexRecordOption, Value as _};
 use tantivy::{
-    DocAddress, DocSet, Index, IndexReader, ReloadPolicy, Searcher, TERMINATED, TantivyDocument,
+    DocAddress, DocSet, IndexReader, ReloadPolicy, Searcher, TERMINATED, TantivyDocument,
     TantivyError,
 };
 
 use super::owner::{self, fault_of};
 use super::payload::Payload;
 use super::place::{self, Place, TantivySettings};
-use super::schema::IndexSchema;
+use super::schema::{IndexSchema, OFFSET, PART};
 use super::search::SearchError;
 
 /// How often a reader in another process tries to see rows and payload of one commit.
@@ -25,6 +26,7 @@ const SNAPSHOT_TRIES: usize = 100;
 
 /// One commit as readers see it.
 pub(super) struct Served {
+    pub(super) schema: Arc<IndexSchema>,
     pub(super) searcher: Searcher,
     /// `None` where rows stand without a checkpoint.
     payload: Option<Payload>,
@@ -34,22 +36,79 @@ pub(super) struct Served {
 
 impl Served {
     pub(super) fn new(
+        schema: &Arc<IndexSchema>,
         searcher: Searcher,
         payload: Option<Payload>,
-        bytes: u64,
-        bytes_free: Option<u64>,
+        directory: &Path,
     ) -> Self {
         Self {
+            schema: Arc::clone(schema),
             searcher,
             payload,
-            bytes,
-            bytes_free,
+            bytes: place::bytes_of(directory),
+            bytes_free: place::free_bytes(directory),
         }
     }
 
     fn checkpoint(&self) -> Option<&Checkpoint> {
         self.payload.as_ref().and_then(Payload::checkpoint)
     }
+
+    fn bar_passed(&self) -> bool {
+        let payload = self.payload.as_ref();
+        payload.is_some_and(|payload| payload.bar_passed)
+    }
+
+    /// Returns the row of a key, if there is one.
+    fn row(&self, key: &Key) -> Result<Option<Loaded>, TantivyError> {
+        match self.find(key)? {
+            Some(at) => self.load(at).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn find(&self, key: &Key) -> Result<Option<DocAddress>, TantivyError> {
+        let term = self.schema.key_term(key);
+        for (ordinal, segment) in (0..).zip(self.searcher.segment_readers()) {
+            let index = segment.inverted_index(self.schema.hidden.key)?;
+            let Some(mut postings) = index.read_postings(&term, IndexRecordOption::Basic)? else {
+                continue;
+            };
+            let mut doc = postings.doc();
+            while doc != TERMINATED {
+                if !segment.is_deleted(doc) {
+                    return Ok(Some(DocAddress::new(ordinal, doc)));
+                }
+                doc = postings.advance();
+            }
+        }
+        Ok(None)
+    }
+
+    /// Reads the row at an address.
+    pub(super) fn load(&self, at: DocAddress) -> Result<Loaded, TantivyError> {
+        let segment = self.searcher.segment_reader(at.segment_ord);
+        let part = segment.fast_fields().u64(PART)?.first(at.doc_id);
+        let offset = segment.fast_fields().u64(OFFSET)?.first(at.doc_id);
+        let origin = part
+            .zip(offset)
+            .and_then(|(part, offset)| self.schema.origin(part, offset));
+        let document: TantivyDocument = self.searcher.doc(at)?;
+        let (key, row) = key_and_row(&self.schema, &document);
+        let lost = || TantivyError::InternalError("a row has no origin".to_owned());
+        Ok(Loaded {
+            key,
+            row,
+            origin: origin.ok_or_else(lost)?,
+        })
+    }
+}
+
+/// A row with its key and origin.
+pub(super) struct Loaded {
+    pub(super) key: Key,
+    pub(super) row: Row,
+    pub(super) origin: Origin,
 }
 
 /// How a copy stands.
@@ -113,10 +172,9 @@ impl IndexCopy {
     #[must_use]
     pub fn state(&self) -> Option<CopyState> {
         let served = self.current()?;
-        let payload = served.payload.as_ref();
         Some(CopyState {
             checkpoint: served.checkpoint().cloned(),
-            servable: payload.is_some_and(|payload| payload.bar_passed),
+            servable: served.bar_passed(),
             documents: served.searcher.num_docs(),
             bytes: served.bytes,
             bytes_free: served.bytes_free,
@@ -128,10 +186,7 @@ impl IndexCopy {
     /// # Errors
     /// [`SearchError::Unservable`] before the bar was reached.
     pub(super) fn servable(&self) -> Result<Arc<Served>, SearchError> {
-        let served = self.current().filter(|served| {
-            let payload = served.payload.as_ref();
-            payload.is_some_and(|payload| payload.bar_passed)
-        });
+        let served = self.current().filter(|served| served.bar_passed());
         served.ok_or_else(|| {
             let why = format!("`{}` is still being built", self.unit);
             SearchError::Unservable(why)
@@ -144,11 +199,7 @@ impl IndexCopy {
     /// [`SearchError::Unservable`] or [`SearchError::Failed`].
     pub fn get(&self, key: &Key) -> Result<Option<Found>, SearchError> {
         let served = self.servable()?;
-        let row = find(&served.searcher, &self.schema, key).and_then(|at| {
-            at.map(|at| load(&served.searcher, &self.schema, at))
-                .transpose()
-        });
-        let Some(loaded) = row.map_err(SearchError::failed)? else {
+        let Some(loaded) = served.row(key).map_err(SearchError::failed)? else {
             return Ok(None);
         };
         Ok(Some(Found {
@@ -162,58 +213,6 @@ impl IndexCopy {
     pub fn reader(self: &Arc<Self>) -> TantivyReader {
         TantivyReader(Source::Held(Arc::clone(self)))
     }
-}
-
-/// A row with its key and origin.
-pub(super) struct Loaded {
-    pub(super) key: Key,
-    pub(super) row: Row,
-    pub(super) origin: Origin,
-}
-
-/// Returns where the row of a key stands.
-pub(super) fn find(
-    searcher: &Searcher,
-    schema: &IndexSchema,
-    key: &Key,
-) -> Result<Option<DocAddress>, TantivyError> {
-    let term = schema.key_term(key);
-    for (ordinal, segment) in (0..).zip(searcher.segment_readers()) {
-        let index = segment.inverted_index(schema.hidden.key)?;
-        let Some(mut postings) = index.read_postings(&term, IndexRecordOption::Basic)? else {
-            continue;
-        };
-        let mut doc = postings.doc();
-        while doc != TERMINATED {
-            if !segment.is_deleted(doc) {
-                return Ok(Some(DocAddress::new(ordinal, doc)));
-            }
-            doc = postings.advance();
-        }
-    }
-    Ok(None)
-}
-
-/// Reads the row at an address.
-pub(super) fn load(
-    searcher: &Searcher,
-    schema: &IndexSchema,
-    at: DocAddress,
-) -> Result<Loaded, TantivyError> {
-    let fast = searcher.segment_reader(at.segment_ord).fast_fields();
-    let part = fast.u64(super::schema::PART)?.first(at.doc_id);
-    let offset = fast.u64(super::schema::OFFSET)?.first(at.doc_id);
-    let origin = part
-        .zip(offset)
-        .and_then(|(part, offset)| schema.origin(part, offset));
-    let document: TantivyDocument = searcher.doc(at)?;
-    let (key, row) = key_and_row(schema, &document);
-    let lost = || TantivyError::InternalError("a row has no origin".to_owned());
-    Ok(Loaded {
-        key,
-        row,
-        origin: origin.ok_or_else(lost)?,
-    })
 }
 
 fn key_and_row(schema: &IndexSchema, document: &TantivyDocument) -> (Key, Row) {
@@ -230,11 +229,7 @@ enum Source {
     /// A copy that this process writes.
     Held(Arc<IndexCopy>),
     /// An index on this disk, whoever writes it.
-    Stored {
-        place: Place,
-        schema: Arc<IndexSchema>,
-        open: Option<(Index, IndexReader)>,
-    },
+    Stored(Place, Arc<IndexSchema>),
 }
 
 impl TantivyReader {
@@ -250,62 +245,43 @@ impl TantivyReader {
     ) -> Result<Self, SinkError> {
         let schema = IndexSchema::new(definition)
             .map_err(|fault| SinkError::Refused(format!("`{}`: {fault}", unit.version)))?;
-        Ok(Self(Source::Stored {
-            place: Place::new(settings, unit),
-            schema: Arc::new(schema),
-            open: None,
-        }))
+        let place = Place::new(settings, unit);
+        Ok(Self(Source::Stored(place, Arc::new(schema))))
     }
 
-    /// Returns the schema and the newest commit; `None` where there is no index.
-    fn served(&mut self) -> Result<Option<(Arc<IndexSchema>, Arc<Served>)>, SinkError> {
-        match &mut self.0 {
-            Source::Held(copy) => {
-                let served = copy.current();
-                Ok(served.map(|served| (Arc::clone(&copy.schema), served)))
-            }
-            Source::Stored {
-                place,
-                schema,
-                open,
-            } => {
-                let served = stored(place, open)?;
-                Ok(served.map(|served| (Arc::clone(schema), Arc::new(served))))
-            }
+    /// Returns the newest commit; `None` where there is no index.
+    fn served(&self) -> Result<Option<Arc<Served>>, SinkError> {
+        match &self.0 {
+            Source::Held(copy) => Ok(copy.current()),
+            Source::Stored(place, schema) => Ok(stored(place, schema)?.map(Arc::new)),
         }
     }
 }
 
-/// Sees rows and payload of one commit, beside an owner that may be committing.
-fn stored(
-    place: &Place,
-    open: &mut Option<(Index, IndexReader)>,
-) -> Result<Option<Served>, SinkError> {
-    let failed = |fault: TantivyError| fault_of(&place.dir, &fault);
-    // Looked up each time: the directory is another one after a rebuild.
+/// Sees rows and payload of one commit, beside an owner that may be committing. The directory is
+/// looked up each time: it is another one after a rebuild.
+fn stored(place: &Place, schema: &Arc<IndexSchema>) -> Result<Option<Served>, SinkError> {
     let Some((index, payload)) = owner::stored(place)? else {
-        *open = None;
         return Ok(None);
     };
     let directory = place.dir.join(&payload.directory);
-    let reader = index
+    let failed = |fault: TantivyError| fault_of(&directory, &fault);
+    let payload = || Ok(index.load_metas().map_err(failed)?.payload);
+    let reader: IndexReader = index
         .reader_builder()
         .reload_policy(ReloadPolicy::Manual)
         .try_into()
         .map_err(failed)?;
-    let (index, reader) = open.insert((index, reader));
     for _ in 0..SNAPSHOT_TRIES {
-        let before = index.load_metas().map_err(failed)?.payload;
+        let before = payload()?;
         reader.reload().map_err(failed)?;
         let searcher = reader.searcher();
-        if index.load_metas().map_err(failed)?.payload != before {
+        if payload()? != before {
             continue;
         }
         let payload = before.as_deref().map(Payload::decode).transpose();
         let payload = payload.map_err(SinkError::Damaged)?;
-        let bytes = place::bytes_of(&directory);
-        let bytes_free = place::free_bytes(&directory);
-        return Ok(Some(Served::new(searcher, payload, bytes, bytes_free)));
+        return Ok(Some(Served::new(schema, searcher, payload, &directory)));
     }
     let why = format!("`{}` changes too quickly to be read", directory.display());
     Err(SinkError::Unavailable(why))
@@ -313,7 +289,7 @@ fn stored(
 
 impl SinkReader for TantivyReader {
     fn read(&mut self, keys: &[Key]) -> Result<Snapshot, SinkError> {
-        let Some((schema, served)) = self.served()? else {
+        let Some(served) = self.served()? else {
             return Ok(Snapshot {
                 checkpoint: None,
                 rows: vec![None; keys.len()],
@@ -321,9 +297,8 @@ impl SinkReader for TantivyReader {
         };
         let mut rows = Vec::with_capacity(keys.len());
         for key in keys {
-            let row = find(&served.searcher, &schema, key)
-                .and_then(|at| at.map(|at| load(&served.searcher, &schema, at)).transpose());
-            rows.push(row.map_err(unreadable)?.map(|loaded| StoredRow {
+            let loaded = served.row(key).map_err(unreadable)?;
+            rows.push(loaded.map(|loaded| StoredRow {
                 row: loaded.row,
                 expires_at: None,
             }));
@@ -338,7 +313,7 @@ impl SinkReader for TantivyReader {
         &mut self,
         visit: &mut dyn FnMut(Key, StoredRow) -> bool,
     ) -> Result<Scanned, SinkError> {
-        let Some((schema, served)) = self.served()? else {
+        let Some(served) = self.served()? else {
             return Ok(Scanned {
                 before: None,
                 after: None,
@@ -354,7 +329,7 @@ impl SinkReader for TantivyReader {
                 .get_store_reader(1)
                 .map_err(|fault| unreadable(fault.into()))?;
             for document in store.iter::<TantivyDocument>(segment.alive_bitset()) {
-                let (key, row) = key_and_row(&schema, &document.map_err(unreadable)?);
+                let (key, row) = key_and_row(&served.schema, &document.map_err(unreadable)?);
                 let row = StoredRow {
                     row,
                     expires_at: None,

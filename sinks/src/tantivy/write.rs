@@ -181,9 +181,8 @@ impl Writer {
     /// Returns what readers are given after a commit.
     pub(super) fn served(&self) -> Served {
         let searcher = self.reader.searcher();
-        let bytes = place::bytes_of(&self.directory);
-        let bytes_free = place::free_bytes(&self.directory);
-        Served::new(searcher, Some(self.payload.clone()), bytes, bytes_free)
+        let payload = Some(self.payload.clone());
+        Served::new(&self.target.schema, searcher, payload, &self.directory)
     }
 }
 

@@ -2,6 +2,9 @@
 
 mod disk;
 mod kill;
+mod order;
 mod place;
+mod refusals;
 mod search;
+mod shop;
 mod suite;

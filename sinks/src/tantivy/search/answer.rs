@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tantivy::query::{BooleanQuery, Occur};
-use tantivy::{Score, Searcher};
+use tantivy::{Score, TantivyError};
 
 use materializer_model::VersionId;
 
@@ -16,7 +16,7 @@ use super::{
     HITS_MAX, Hit, Order, SearchError, SearchLimits, SearchRequest, SearchResponse, SortKey,
     facets, filter, query,
 };
-use crate::tantivy::read::{IndexCopy, load};
+use crate::tantivy::read::{IndexCopy, Served};
 use crate::tantivy::schema::IndexSchema;
 
 /// The hits of a page that does not say how many.
@@ -97,7 +97,7 @@ impl IndexCopy {
         let marker = Marker::new(&self.schema, searcher, &*parsed.query, request)?;
         Ok(SearchResponse {
             total,
-            hits: hits(&self.schema, searcher, &rows, by_score, &marker, limits)?,
+            hits: hits(&served, &rows, by_score, &marker, limits)?,
             cursor,
             facets,
             aggs,
@@ -204,8 +204,7 @@ fn keys(schema: &IndexSchema, sort: &[SortKey]) -> Result<Vec<Key>, SearchError>
 }
 
 fn hits(
-    schema: &IndexSchema,
-    searcher: &Searcher,
+    served: &Served,
     rows: &[(Kept, Score)],
     by_score: bool,
     marker: &Marker,
@@ -214,7 +213,7 @@ fn hits(
     let mut hits = Vec::with_capacity(rows.len());
     let mut bytes: usize = 0;
     for (kept, score) in rows {
-        let loaded = load(searcher, schema, kept.at).map_err(SearchError::failed)?;
+        let loaded = served.load(kept.at).map_err(SearchError::failed)?;
         bytes += loaded.row.0.len();
         if bytes > limits.answer_bytes {
             return Err(SearchError::TooLarge(format!(
@@ -223,7 +222,7 @@ fn hits(
                 limits.answer_bytes
             )));
         }
-        let source = String::from_utf8(schema.shown_of(&loaded.row.0))
+        let source = String::from_utf8(served.schema.shown_of(&loaded.row.0))
             .ok()
             .and_then(|text| RawValue::from_string(text).ok());
         let source = source.ok_or_else(|| {
@@ -242,14 +241,14 @@ fn hits(
 }
 
 /// Returns whose fault a failed search is.
-fn fault_of(fault: tantivy::TantivyError) -> SearchError {
-    match fault {
-        tantivy::TantivyError::AggregationError(fault) => {
-            SearchError::bad("aggs", fault.to_string())
-        }
-        tantivy::TantivyError::InvalidArgument(why) => SearchError::bad("q", why),
-        _ => SearchError::failed(fault),
+fn fault_of(fault: TantivyError) -> SearchError {
+    if let TantivyError::AggregationError(fault) = &fault {
+        return SearchError::bad("aggs", fault.to_string());
     }
+    if let TantivyError::InvalidArgument(why) = fault {
+        return SearchError::bad("q", why);
+    }
+    SearchError::failed(fault)
 }
 
 fn to_hex(bytes: &[u8]) -> String {

@@ -43,12 +43,15 @@ pub struct Range {
     pub lte: Option<Value>,
 }
 
+/// One part of a search.
+pub(super) type Clause = (Occur, Box<dyn Query>);
+
 /// Returns the clauses of a request's filters.
 pub(super) fn clauses(
     schema: &IndexSchema,
     request: &SearchRequest,
-) -> Result<Vec<(Occur, Box<dyn Query>)>, SearchError> {
-    let mut clauses: Vec<(Occur, Box<dyn Query>)> = Vec::new();
+) -> Result<Vec<Clause>, SearchError> {
+    let mut clauses: Vec<Clause> = Vec::new();
     for (name, filter) in &request.filters {
         let query = clause(schema, name, filter)
             .map_err(|why| SearchError::bad(format!("filters.{name}"), why))?;
@@ -106,6 +109,10 @@ fn bound(
     }
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "of tantivy's values those that `typed` makes"
+)]
 fn term(field: &DocumentField, value: &Value) -> Result<Term, String> {
     let wrong = |expected: &str| format!("{} is not {expected}", shown(value));
     let at = field.field;

@@ -152,6 +152,10 @@ fn count(leaf: &UserInputLeaf, defaults: usize, clauses: &mut usize) {
     };
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "of tantivy's faults those are told better that can be"
+)]
 fn explained(schema: &IndexSchema, fault: &QueryParserError) -> String {
     match fault {
         QueryParserError::FieldDoesNotExist(name) => unknown(schema, name),
