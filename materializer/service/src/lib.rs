@@ -9,6 +9,7 @@ pub mod clock;
 pub mod config;
 mod connect;
 pub mod control;
+pub mod demo;
 pub mod doctor;
 mod estimate;
 mod feeders;

@@ -8,6 +8,7 @@ mod catalog;
 mod completions;
 mod context;
 mod definitions;
+mod demo;
 mod doctor;
 mod history;
 mod init;
@@ -91,6 +92,9 @@ enum Verb {
     /// Check settings, brokers, topics, sinks and disk.
     #[command(after_long_help = include_str!("help/doctor.txt"))]
     Doctor(doctor::Args),
+    /// See the whole loop on an embedded broker, with proof; nothing else is needed.
+    #[command(after_long_help = include_str!("help/demo.txt"))]
+    Demo(demo::Args),
     /// Be everything in one process: coordinator, worker and gateway.
     #[command(after_long_help = include_str!("help/run.txt"))]
     Run(roles::Worker),
@@ -155,6 +159,7 @@ fn dispatch(verb: Verb, context: &Context) -> Result<Exit, Failure> {
         Verb::Status(args) => status::run(&args, context),
         Verb::History(args) => history::run(&args, context),
         Verb::Doctor(args) => doctor::run(&args, context),
+        Verb::Demo(args) => demo::run(&args, context),
         Verb::Run(args) => roles::all(&args, context),
         Verb::Worker(args) => roles::worker(&args, context),
         Verb::Coordinator(_) => roles::coordinator(context),

@@ -32,6 +32,8 @@ pub(super) struct Facts<'a> {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Patience {
     claimable_since: Option<Monotonic>,
+    /// Whether this worker fed another copy when the wait began.
+    beside_another: bool,
     failures: u32,
     not_before: Monotonic,
 }
@@ -55,6 +57,11 @@ impl Patience {
             Some(_) | None if facts.holds_another_copy => SECOND_COPY + jitter,
             Some(_) | None => jitter,
         };
+        if facts.holds_another_copy && !self.beside_another {
+            // The wait began before this worker took the other copy: the longer one begins now.
+            self.claimable_since = None;
+        }
+        self.beside_another = facts.holds_another_copy;
         let since = *self.claimable_since.get_or_insert_with(|| {
             self.not_before = self.not_before.max(now.plus(wait));
             now
@@ -110,6 +117,25 @@ mod tests {
         check(Some((&other, seconds(9))), SILENT, false, 0, None);
         check(Some((&other, seconds(10))), SILENT, false, 1, Some(1));
         check(Some((&other, seconds(599))), seconds(600), false, 0, None);
+    }
+
+    #[test]
+    fn a_worker_that_has_just_taken_one_copy_leaves_the_other_to_others_for_a_while() {
+        let me = WorkerId::new("me");
+        let facts = |holds_another_copy| Facts {
+            owner: None,
+            silent: SILENT,
+            holds_another_copy,
+        };
+        let mut patience = Patience::default();
+        let jitter = Duration::from_secs(1);
+        assert!(!patience.decide(&me, &facts(false), jitter, at(0)));
+        assert!(
+            !patience.decide(&me, &facts(true), jitter, at(1)),
+            "it has the other one now"
+        );
+        assert!(!patience.decide(&me, &facts(true), jitter, at(6)));
+        assert!(patience.decide(&me, &facts(true), jitter, at(7)));
     }
 
     #[test]
