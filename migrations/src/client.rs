@@ -105,12 +105,26 @@ impl CatalogClient {
         who: &str,
         new_id: Box<dyn FnMut() -> EventId + Send>,
     ) -> Result<Self, ClientError> {
+        let mut client = Self::open_unbound(log, who, new_id)?;
+        client.state.check_identity(&mut *client.log)?;
+        Ok(client)
+    }
+
+    /// Reads the control topics to their ends, whosever they are: what [`CatalogClient::adopt`] needs,
+    /// and nothing else may.
+    ///
+    /// # Errors
+    /// [`ClientError`]; `Missing` where there are none.
+    pub fn open_unbound(
+        log: Box<dyn ControlLog>,
+        who: &str,
+        new_id: Box<dyn FnMut() -> EventId + Send>,
+    ) -> Result<Self, ClientError> {
         let mut client = Self::unopened(log, who, new_id);
         if client.log.identity()?.is_none() {
             return Err(FollowError::Missing.into());
         }
         client.refresh()?;
-        client.state.check_identity(&mut *client.log)?;
         Ok(client)
     }
 

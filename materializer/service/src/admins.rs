@@ -19,7 +19,7 @@ use crate::connect;
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// The administrations of all sinks, made when they are first asked for.
-pub struct Admins {
+pub(crate) struct Admins {
     config: Arc<Config>,
     catalog: CatalogId,
     clock: Arc<dyn Clock>,
@@ -31,7 +31,7 @@ pub struct Admins {
 impl Admins {
     /// Makes the administrations of an installation's sinks; nothing is reached yet.
     #[must_use]
-    pub fn new(config: Arc<Config>, catalog: CatalogId, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(config: Arc<Config>, catalog: CatalogId, clock: Arc<dyn Clock>) -> Self {
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(ANSWER_WITHIN))

@@ -14,7 +14,7 @@ use crate::config::{Config, Connection};
 ///
 /// # Errors
 /// Where the connection is not configured, or its certificate authority cannot be read.
-pub fn redis_place(
+pub(crate) fn redis_place(
     config: &Config,
     connection: &str,
     catalog: &CatalogId,
@@ -69,7 +69,7 @@ fn redis_server(name: &str, connection: &Connection) -> anyhow::Result<RedisSett
 ///
 /// # Errors
 /// Where a property may not be set.
-pub fn kafka(config: &Config) -> anyhow::Result<KafkaSettings> {
+pub(crate) fn kafka(config: &Config) -> anyhow::Result<KafkaSettings> {
     let properties = config.kafka.properties.iter();
     let properties = properties.map(|(name, value)| (name.clone(), value.expose().to_owned()));
     let cluster = if config.kafka.mock {
@@ -87,7 +87,7 @@ pub fn kafka(config: &Config) -> anyhow::Result<KafkaSettings> {
 ///
 /// # Errors
 /// Where librdkafka does not take a property.
-pub fn control_log(config: &Config) -> anyhow::Result<Box<dyn ControlLog>> {
+pub(crate) fn control_log(config: &Config) -> anyhow::Result<Box<dyn ControlLog>> {
     let log = KafkaControlLog::open(&kafka(config)?, &config.installation)?;
     Ok(Box::new(log))
 }
@@ -96,6 +96,6 @@ pub fn control_log(config: &Config) -> anyhow::Result<Box<dyn ControlLog>> {
 ///
 /// # Errors
 /// Where librdkafka does not take a property.
-pub fn observer(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Result<Arc<Observer>> {
+pub(crate) fn observer(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Result<Arc<Observer>> {
     Ok(Arc::new(Observer::start(&kafka(config)?, clock)?))
 }

@@ -22,72 +22,72 @@ const REDIS_OVERHEAD: u64 = 96;
 
 /// What the brokers say of a view's topics.
 #[derive(Debug)]
-pub struct Source {
+pub(crate) struct Source {
     /// Policies and retentions.
-    pub facts: Vec<TopicFacts>,
+    pub(crate) facts: Vec<TopicFacts>,
     /// The ends of each partition.
-    pub ends: std::sync::Arc<Ends>,
+    pub(crate) ends: std::sync::Arc<Ends>,
 }
 
 /// What was seen of a sample.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Sample {
+pub(crate) struct Sample {
     /// Records.
-    pub records: u64,
+    pub(crate) records: u64,
     /// Records that upsert a document.
-    pub documents: u64,
+    pub(crate) documents: u64,
     /// Records that delete one.
-    pub deletes: u64,
+    pub(crate) deletes: u64,
     /// Records that `only` excludes.
-    pub excluded: u64,
+    pub(crate) excluded: u64,
     /// Records that cannot be taken in.
-    pub failed: u64,
+    pub(crate) failed: u64,
     /// About how many records the topics hold.
-    pub all_records: u64,
+    pub(crate) all_records: u64,
     /// About how many bytes of keys and values they hold.
-    pub all_bytes: u64,
+    pub(crate) all_bytes: u64,
     /// The bytes of the documents and their keys.
-    pub row_bytes: u64,
+    pub(crate) row_bytes: u64,
     /// The time that deriving took.
     #[serde(skip)]
-    pub derive: Duration,
+    pub(crate) derive: Duration,
     /// The time of the oldest record.
-    pub oldest: Option<Timestamp>,
+    pub(crate) oldest: Option<Timestamp>,
 }
 
 /// What a new version will take.
 #[derive(Clone, Debug, Serialize)]
-pub struct Estimate {
+pub(crate) struct Estimate {
     /// The topics with their policies.
-    pub topics: Vec<String>,
+    pub(crate) topics: Vec<String>,
     /// Their partitions.
-    pub partitions: i32,
+    pub(crate) partitions: i32,
     /// Their records, about.
-    pub records: u64,
+    pub(crate) records: u64,
     /// Their bytes, uncompressed.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// The partitions whose log does not begin at 0.
-    pub genesis_gone: Vec<String>,
+    pub(crate) genesis_gone: Vec<String>,
     /// The sample.
-    pub sample: Sample,
+    pub(crate) sample: Sample,
     /// The first record that cannot be taken in, and why.
-    pub first_failure: Option<String>,
+    pub(crate) first_failure: Option<String>,
     /// How long the replay takes.
-    pub duration_ms: u64,
+    pub(crate) duration_ms: u64,
     /// Bytes that a copy needs in its sink.
-    pub needed: u64,
+    pub(crate) needed: u64,
     /// Bytes that are free there.
-    pub free: Option<u64>,
+    pub(crate) free: Option<u64>,
     /// Where: `disk a copy`, or `memory`.
-    pub place: &'static str,
+    pub(crate) place: &'static str,
     /// What retention does to the records that are still to be read.
-    pub retention: Option<String>,
+    pub(crate) retention: Option<String>,
 }
 
 impl Sample {
     /// Derives the records of a topic's sample and adds what was seen. Returns the first record that
     /// cannot be taken in, and why.
-    pub fn add(
+    pub(crate) fn add(
         &mut self,
         view: &dyn Derive,
         taken: &materializer_kafka::Sample,
@@ -137,7 +137,7 @@ fn length(bytes: &[u8]) -> u64 {
 impl Estimate {
     /// Scales a sample to the whole log.
     #[must_use]
-    pub fn of(
+    pub(crate) fn of(
         definition: &ViewDefinition,
         source: &Source,
         sample: Sample,

@@ -35,14 +35,14 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 const DISPLAY_EVERY: Duration = Duration::from_secs(5);
 
 /// Makes the units of a real process.
-pub struct LiveFeeders {
-    pub config: Arc<Config>,
-    pub settings: pool::Settings,
-    pub catalog: CatalogId,
-    pub control: Arc<Control>,
-    pub observer: Arc<Observer>,
-    pub clock: Arc<dyn Clock>,
-    pub copies: Arc<LocalCopies>,
+pub(crate) struct LiveFeeders {
+    pub(crate) config: Arc<Config>,
+    pub(crate) settings: pool::Settings,
+    pub(crate) catalog: CatalogId,
+    pub(crate) control: Arc<Control>,
+    pub(crate) observer: Arc<Observer>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) copies: Arc<LocalCopies>,
 }
 
 impl Feeders for LiveFeeders {
@@ -100,7 +100,7 @@ impl Feeders for LiveFeeders {
 
 impl LiveFeeders {
     /// Deletes what earlier runs left on this disk and nobody needs. Called before anything is opened.
-    pub fn sweep(&self, state: &State) {
+    pub(crate) fn sweep(&self, state: &State) {
         let (catalog, reports) = (state.follower.catalog(), state.follower.reports());
         let me = &self.settings.worker;
         let swept = disk::sweep(&self.config, catalog, reports, me, Arc::clone(&self.clock));

@@ -1,20 +1,18 @@
 //! Who a process is: an id that lives in its data folder, so that it follows the volume.
 
 use std::fs::{self, File, TryLockError};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context as _;
 use materializer_model::{ProcessId, WorkerId};
 
 /// The id of a process, and its hold on its data folder.
 #[derive(Debug)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// The worker's id: the same after a restart on the same folder.
-    pub worker: WorkerId,
+    pub(crate) worker: WorkerId,
     /// This run.
-    pub process: ProcessId,
-    /// Where indices are kept.
-    pub data_dir: PathBuf,
+    pub(crate) process: ProcessId,
     /// Held for as long as the process lives: two processes with one id would take each other's units.
     _lock: File,
 }
@@ -24,7 +22,7 @@ impl Identity {
     ///
     /// # Errors
     /// Where the folder cannot be written, or another process holds it.
-    pub fn take(data_dir: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn take(data_dir: &Path) -> anyhow::Result<Self> {
         let place = data_dir.display();
         fs::create_dir_all(data_dir).with_context(|| format!("create `{place}`"))?;
         let lock = File::options()
@@ -52,7 +50,6 @@ impl Identity {
         Ok(Self {
             worker: WorkerId::new(worker),
             process: ProcessId::new(uuid::Uuid::new_v4().to_string()),
-            data_dir: data_dir.to_owned(),
             _lock: lock,
         })
     }

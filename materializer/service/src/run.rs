@@ -44,20 +44,20 @@ const READERS: usize = 2;
 
 /// The roles of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Roles {
+pub(crate) struct Roles {
     /// Whether it answers requests.
-    pub coordinator: bool,
+    pub(crate) coordinator: bool,
     /// Whether it feeds units.
-    pub worker: bool,
+    pub(crate) worker: bool,
     /// Whether it answers readers.
-    pub gateway: bool,
+    pub(crate) gateway: bool,
 }
 
 /// Plays roles until the stop is set or a signal comes.
 ///
 /// # Errors
 /// Where a role cannot begin, or the catalog is no longer the one it was.
-pub fn run(config: Config, roles: Roles, clock: SystemClock, stop: &Stop) -> anyhow::Result<()> {
+pub(crate) fn run(config: Config, roles: Roles, clock: SystemClock, stop: &Stop) -> anyhow::Result<()> {
     let interrupted = on_signals()?;
     let config = Arc::new(config);
     let identity = Identity::take(&config.data_dir)?;

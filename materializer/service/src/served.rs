@@ -20,7 +20,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 const CONTROL_STUCK: Duration = Duration::from_secs(120);
 
 /// A gateway's hold on its routes: replaces them, and only then reports how far they go.
-pub struct Signpost {
+pub(crate) struct Signpost {
     control: Arc<Control>,
     clock: Arc<dyn Clock>,
     routes: watch::Sender<Option<Arc<Routes>>>,
@@ -33,7 +33,7 @@ pub struct Signpost {
 impl Signpost {
     /// Makes the hold of the gateway in the process with this data folder and HTTP address.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         control: Arc<Control>,
         clock: Arc<dyn Clock>,
         worker: &WorkerId,
@@ -57,12 +57,12 @@ impl Signpost {
 
     /// Returns a receiver of the routes.
     #[must_use]
-    pub fn subscribe(&self) -> watch::Receiver<Option<Arc<Routes>>> {
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Option<Arc<Routes>>> {
         self.routes.subscribe()
     }
 
     /// Routes by a snapshot, and reports it when it is due.
-    pub fn step(&mut self, state: &State) {
+    pub(crate) fn step(&mut self, state: &State) {
         let follower = &state.follower;
         let routes = Arc::new(Routes::of(follower.catalog(), follower.reports()));
         self.routes.send_if_modified(|held| {
@@ -90,7 +90,7 @@ impl Signpost {
     }
 
     /// Takes the report back: this gateway answers nobody any more.
-    pub fn close(self) {
+    pub(crate) fn close(self) {
         if let Err(error) = self.control.take_back(&self.key) {
             tracing::debug!(%error, "the gateway's report was not taken back");
         }
@@ -98,17 +98,17 @@ impl Signpost {
 }
 
 /// What the process says of itself.
-pub struct Own {
+pub(crate) struct Own {
     /// The control topics.
-    pub control: Arc<Control>,
+    pub(crate) control: Arc<Control>,
     /// The clock.
-    pub clock: Arc<dyn Clock>,
+    pub(crate) clock: Arc<dyn Clock>,
     /// The worker's id, whose units are this process's.
-    pub worker: WorkerId,
+    pub(crate) worker: WorkerId,
     /// The ends that this process watches.
-    pub observer: Arc<dyn LogObserver>,
+    pub(crate) observer: Arc<dyn LogObserver>,
     /// Set when the process is coming to its end.
-    pub stop: Stop,
+    pub(crate) stop: Stop,
 }
 
 impl ScrapeSource for Own {

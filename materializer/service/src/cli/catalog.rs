@@ -1,12 +1,14 @@
-//! `catalog export`: the catalog as it stands, one event a line.
+//! `catalog export` and `catalog adopt`: the catalog as it stands, and the topics that it is bound to.
 
 use std::fmt;
 
-use materializer_model::ports::ControlTopic;
+use materializer_migrations::CatalogClient;
+use materializer_migrations::reports::FollowError;
+use materializer_model::ports::{ControlIdentity, ControlTopic};
 use materializer_model::{Offset, Timestamp};
 use serde::Serialize;
 
-use super::context::Context;
+use super::context::{Context, explain, new_event_id};
 use crate::connect;
 use crate::output::{Exit, Failure};
 
@@ -14,6 +16,22 @@ use crate::output::{Exit, Failure};
 pub(super) enum Verb {
     /// Print every event with its offset and append time, one JSON object a line.
     Export,
+    /// Bind the catalog to the topics that it stands in now, after they were restored or moved.
+    Adopt {
+        /// Why; kept in the history.
+        #[arg(long, short)]
+        reason: String,
+        /// Show what would be bound and stop.
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+pub(super) fn run(verb: &Verb, context: &Context) -> Result<Exit, Failure> {
+    match verb {
+        Verb::Export => export(context),
+        Verb::Adopt { reason, dry_run } => adopt(context, reason, *dry_run),
+    }
 }
 
 #[derive(Serialize)]
@@ -29,8 +47,7 @@ impl fmt::Display for Exported {
     }
 }
 
-pub(super) fn run(verb: &Verb, context: &Context) -> Result<Exit, Failure> {
-    let Verb::Export = verb;
+fn export(context: &Context) -> Result<Exit, Failure> {
     let config = context.config()?;
     drop(context.catalog(&config)?);
     let mut log = connect::control_log(&config)?;
@@ -42,6 +59,55 @@ pub(super) fn run(verb: &Verb, context: &Context) -> Result<Exit, Failure> {
             appended: record.appended,
             event: serde_json::from_slice(record.value.as_deref().unwrap_or_default())?,
         })?;
+    }
+    Ok(Exit::Done)
+}
+
+/// What is bound to what.
+#[derive(Serialize)]
+struct Adoption<'a> {
+    from: Option<&'a ControlIdentity>,
+    to: &'a ControlIdentity,
+}
+
+impl fmt::Display for Adoption<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let named = |topics: &ControlIdentity| {
+            let ControlIdentity {
+                cluster,
+                catalog,
+                claims,
+                progress,
+            } = topics;
+            format!("cluster {cluster}, catalog {catalog}, claims {claims}, progress {progress}")
+        };
+        let from = self.from.map_or_else(|| "none".to_owned(), named);
+        write!(
+            f,
+            "plan  bind to  {}\n      was      {from}",
+            named(self.to)
+        )
+    }
+}
+
+fn adopt(context: &Context, reason: &str, dry_run: bool) -> Result<Exit, Failure> {
+    let config = context.config()?;
+    let log = connect::control_log(&config)?;
+    let client = CatalogClient::open_unbound(log, &config.who, Box::new(new_event_id));
+    let mut client = client.map_err(explain)?;
+    let to = connect::control_log(&config)?.identity()?;
+    let to = to.ok_or_else(|| explain(FollowError::Missing.into()))?;
+    let from = client.state().catalog().topics();
+    if from == Some(&to) {
+        context
+            .output
+            .note("nothing to do: the catalog is bound to these topics")?;
+        return Ok(Exit::Done);
+    }
+    context.output.show(&Adoption { from, to: &to })?;
+    if !dry_run {
+        client.adopt(to, reason).map_err(explain)?;
+        context.output.note("adopted: start the processes again")?;
     }
     Ok(Exit::Done)
 }

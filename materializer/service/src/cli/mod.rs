@@ -18,6 +18,7 @@ mod roles;
 mod status;
 mod r#try;
 mod verbs;
+mod verify;
 mod wait;
 
 use std::collections::BTreeMap;
@@ -89,6 +90,9 @@ enum Verb {
     /// Show what was asked and done, by whom and why.
     #[command(after_long_help = include_str!("help/history.txt"))]
     History(history::Args),
+    /// Compare what a version stored with its log, or with another version.
+    #[command(after_long_help = include_str!("help/verify.txt"))]
+    Verify(verify::Args),
     /// Check settings, brokers, topics, sinks and disk.
     #[command(after_long_help = include_str!("help/doctor.txt"))]
     Doctor(doctor::Args),
@@ -107,7 +111,7 @@ enum Verb {
     /// Answer readers over HTTP and the Redis protocol.
     #[command(after_long_help = include_str!("help/gateway.txt"))]
     Gateway(roles::Nothing),
-    /// Back up the catalog.
+    /// Back up the catalog, or bind it to topics that were made anew.
     #[command(subcommand, after_long_help = include_str!("help/catalog.txt"))]
     Catalog(catalog::Verb),
     /// Print the completions of a shell.
@@ -158,6 +162,7 @@ fn dispatch(verb: Verb, context: &Context) -> Result<Exit, Failure> {
         Verb::Abort(args) => args.abort(context),
         Verb::Status(args) => status::run(&args, context),
         Verb::History(args) => history::run(&args, context),
+        Verb::Verify(args) => verify::run(&args, context),
         Verb::Doctor(args) => doctor::run(&args, context),
         Verb::Demo(args) => demo::run(&args, context),
         Verb::Run(args) => roles::all(&args, context),

@@ -1,0 +1,357 @@
+//! `verify`: what a version stored against its log, folded anew, or against another version.
+//!
+//! It reads sinks as `connect` reaches them: Redis from anywhere, a tantivy copy from the disk that holds
+//! it, beside the worker that writes it.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use materializer_kafka::{Lane, Profile};
+use materializer_migrations::{CatalogClient, Role, Version};
+use materializer_model::definition::{CleanupPolicy, Target};
+use materializer_model::ports::{LogObserver, Sink, SinkReader};
+use materializer_model::{Clock, Mutation, Origin, SinkId, Topic, Unit, VersionId, VersionNumber};
+use materializer_replay::verify::{
+    Difference, Extent, Report, Request, Subject, VerifyError, against, verify,
+};
+use materializer_sinks::redis::{RedisReader, RedisSink};
+use materializer_sinks::tantivy::{TantivyReader, TantivySink};
+use materializer_view::compile;
+use serde::Serialize;
+
+use super::context::{Context, explain};
+use crate::config::Config;
+use crate::connect;
+use crate::feeders::index_settings;
+use crate::output::{Count, Exit, Failure};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The version.
+    version: VersionId,
+    /// Compare about that many keys, chosen by their hash.
+    #[arg(long, value_name = "KEYS", default_value_t = 1_000)]
+    sample: usize,
+    /// Compare every key, and look for rows that no record asks for.
+    #[arg(long, conflicts_with = "sample")]
+    full: bool,
+    /// Compare every row with those of this version instead of with the log.
+    #[arg(
+        long,
+        value_name = "vN",
+        conflicts_with = "sample",
+        conflicts_with = "full"
+    )]
+    against: Option<VersionNumber>,
+}
+
+/// The most examples of what differs.
+const EXAMPLES_MAX: usize = 10;
+/// The most characters of a row in an example.
+const ROW_MAX: usize = 200;
+
+/// What was found in one comparison.
+#[derive(Serialize)]
+struct Found {
+    compared: String,
+    right: bool,
+    keys: u64,
+    rows: u64,
+    stored: Option<u64>,
+    missing: u64,
+    unexpected: u64,
+    different: u64,
+    passes: u64,
+    examples: Vec<Example>,
+}
+
+/// A key whose row is not what it should be.
+#[derive(Serialize)]
+struct Example {
+    key: String,
+    should: Option<String>,
+    is: Option<String>,
+}
+
+impl Found {
+    fn new(compared: String, report: Report) -> Self {
+        Self {
+            compared,
+            right: report.is_right(),
+            keys: report.keys,
+            rows: report.rows,
+            stored: report.stored,
+            missing: report.missing,
+            unexpected: report.unexpected,
+            different: report.different,
+            passes: report.passes,
+            examples: report.examples.iter().map(Example::new).collect(),
+        }
+    }
+}
+
+impl Example {
+    fn new(difference: &Difference) -> Self {
+        let row = |row: &materializer_model::Row| shown(&row.0);
+        Self {
+            key: shown(&difference.key.0),
+            should: difference.should.as_ref().map(row),
+            is: difference.is.as_ref().map(row),
+        }
+    }
+}
+
+/// Shows bytes as text where they are.
+fn shown(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.to_owned(),
+        Err(_) => bytes.escape_ascii().to_string(),
+    }
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (keys, rows) = (Count(self.keys), Count(self.rows));
+        let compared = &self.compared;
+        if self.right {
+            return write!(f, "{compared}  right: {keys} keys compared, {rows} rows");
+        }
+        write!(
+            f,
+            "{compared}  wrong: {} missing, {} unexpected, {} different, of {keys} keys",
+            Count(self.missing),
+            Count(self.unexpected),
+            Count(self.different),
+        )?;
+        let row = |row: &Option<String>| match row {
+            None => "no row".to_owned(),
+            Some(text) => text.chars().take(ROW_MAX).collect(),
+        };
+        for example in &self.examples {
+            let (should, is) = (row(&example.should), row(&example.is));
+            write!(
+                f,
+                "\n  `{}`\n    should  {should}\n    is      {is}",
+                example.key
+            )?;
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
+    let config = context.config()?;
+    let mut client = context.catalog(&config)?;
+    // What has expired is told by the broker's time.
+    context.clock.consumed(client.now().map_err(explain)?);
+    let version = find(&client, &args.version)?;
+    let found = match args.against {
+        Some(number) => {
+            let other = VersionId {
+                view: args.version.view.clone(),
+                number,
+            };
+            let other = find(&client, &other)?;
+            vec![compare(&config, &client, &other, &version)?]
+        }
+        None => {
+            let extent = if args.full {
+                Extent::Full
+            } else {
+                Extent::Sample(args.sample)
+            };
+            fold_anew(context, &config, &client, &version, extent)?
+        }
+    };
+    for found in &found {
+        context.output.show(found)?;
+    }
+    if found.iter().all(|found| found.right) {
+        return Ok(Exit::Done);
+    }
+    Err(Failure::refused(
+        format!("`{}` is not what it should be", args.version),
+        "rows are never repaired in place: build the version anew (`apply`), or go back (`rollback`)",
+    ))
+}
+
+/// Returns a version that has something stored.
+fn find(client: &CatalogClient, id: &VersionId) -> Result<Version, Failure> {
+    let Some(version) = client.state().catalog().version(id) else {
+        return Err(Failure::refused(
+            format!("there is no `{id}`"),
+            format!("`materializer status {}` lists its versions", id.view),
+        ));
+    };
+    match version.role {
+        Role::Building | Role::Live | Role::Standby | Role::Draining => Ok(version.clone()),
+        Role::Retiring | Role::Retired => Err(Failure::refused(
+            format!("`{id}` is retired: nothing of it is kept"),
+            format!("`materializer status {}` lists the others", id.view),
+        )),
+    }
+}
+
+/// Compares each unit of a version with the log.
+fn fold_anew(
+    context: &Context,
+    config: &Config,
+    client: &CatalogClient,
+    version: &Version,
+    extent: Extent,
+) -> Result<Vec<Found>, Failure> {
+    if extent == Extent::Full && version.shards > 1 {
+        return Err(Failure::refused(
+            format!(
+                "`{}` has {} shards, whose rows cannot be told apart",
+                version.id, version.shards
+            ),
+            "`--sample KEYS` with more keys than there are compares all that the log has",
+        ));
+    }
+    let kafka = connect::kafka(config)?;
+    let view = compile(&version.definition).context("compile the definition")?;
+    let skips = client.state().catalog().view(&version.id.view);
+    let request = Request {
+        extent,
+        bytes_max: config.worker.fold_memory,
+        examples_max: EXAMPLES_MAX,
+        skips: skips.map_or_else(BTreeSet::<Origin>::new, |view| view.skips.clone()),
+        compacted: compacted(context, config, version)?,
+    };
+    let group = format!(
+        "{}.{}.{}",
+        config.installation, version.id.view, version.id.number
+    );
+    let mut found = Vec::new();
+    for unit in version.units() {
+        let (sink, mut stored) = reach(config, client, &unit, version)?;
+        is_closed(client, &unit, &mut *stored)?;
+        let check = |mutation: &Mutation| sink.check(mutation);
+        let mut subject = Subject {
+            reader: &mut Lane::open(&kafka, &group, Profile::Building)?,
+            derive: &view,
+            check: &check,
+            sink: &mut *stored,
+            clock: &context.clock,
+        };
+        let report = verify(&mut subject, &request);
+        let report = report.map_err(|fault| explain_unit(client, &unit, fault))?;
+        found.push(Found::new(unit.to_string(), report));
+    }
+    Ok(found)
+}
+
+/// Returns which of a version's topics are compacted.
+fn compacted(
+    context: &Context,
+    config: &Config,
+    version: &Version,
+) -> anyhow::Result<BTreeSet<Topic>> {
+    let from = &version.definition.from;
+    let clock: Arc<dyn Clock> = Arc::new(context.clock.clone());
+    let facts = connect::observer(config, clock)?.facts(&from.topics)?;
+    let is_compacted = facts.into_iter().filter(|fact| {
+        fact.policy
+            .or(from.policy)
+            .is_some_and(CleanupPolicy::compacts)
+    });
+    Ok(is_compacted.map(|fact| fact.topic).collect())
+}
+
+/// Compares all rows of two versions; what the first has is what should be.
+fn compare(
+    config: &Config,
+    client: &CatalogClient,
+    should: &Version,
+    is: &Version,
+) -> Result<Found, Failure> {
+    let reach_one = |version: &Version| {
+        // The rows of a Redis version carry no shard, and all copies hold the same.
+        let unit = version.units().next().context("a version without units")?;
+        let (_, mut stored) = reach(config, client, &unit, version)?;
+        is_closed(client, &unit, &mut *stored)?;
+        Ok::<_, Failure>((unit, stored))
+    };
+    let (_, mut one) = reach_one(should)?;
+    let (unit, mut other) = reach_one(is)?;
+    let report = against(&mut *one, &mut *other, EXAMPLES_MAX);
+    let report = report.map_err(|fault| explain_unit(client, &unit, fault))?;
+    Ok(Found::new(
+        format!("{} against {}", is.id, should.id.number),
+        report,
+    ))
+}
+
+/// Refuses a unit that cannot be compared: below its bar, rows may be ahead of the checkpoint.
+fn is_closed(
+    client: &CatalogClient,
+    unit: &Unit,
+    stored: &mut dyn SinkReader,
+) -> Result<(), Failure> {
+    let snapshot = stored.read(&[]);
+    let snapshot = snapshot.map_err(|fault| explain_unit(client, unit, fault.into()))?;
+    match snapshot.checkpoint {
+        None => Err(explain_unit(client, unit, VerifyError::Empty)),
+        Some(checkpoint) if checkpoint.has_reached_bar() => Ok(()),
+        Some(_) => Err(Failure::refused(
+            format!("`{unit}` is still replaying: its rows may be ahead of its checkpoint"),
+            format!("`materializer wait {} --for caught-up`", unit.version),
+        )),
+    }
+}
+
+/// Says what to do where a unit could not be compared.
+fn explain_unit(client: &CatalogClient, unit: &Unit, fault: VerifyError) -> Failure {
+    let holder = client.state().reports().claim(unit);
+    let address = holder.and_then(|(_, claim)| claim.address.clone());
+    let hint = match (&fault, address) {
+        (VerifyError::Empty, Some(address)) => format!(
+            "a tantivy copy is verified on the machine that holds it, with the `data_dir` of the worker at {address}"
+        ),
+        (VerifyError::Empty, None) => format!(
+            "no worker has claimed it: `materializer status {}`",
+            unit.version.view
+        ),
+        (
+            VerifyError::Log(_)
+            | VerifyError::Sink(_)
+            | VerifyError::Stalled
+            | VerifyError::TooMany,
+            _,
+        ) => "`materializer doctor` checks brokers, topics and sinks".to_owned(),
+    };
+    let error = anyhow::Error::new(fault).context(format!("verify `{unit}`"));
+    Failure::new(Exit::Failed, error, hint)
+}
+
+/// Makes what says which rows a unit's sink takes, and what reads back those that it has. Neither
+/// writes.
+fn reach(
+    config: &Config,
+    client: &CatalogClient,
+    unit: &Unit,
+    version: &Version,
+) -> anyhow::Result<(Box<dyn Sink>, Box<dyn SinkReader>)> {
+    match &version.definition.to {
+        Target::Redis(target) => {
+            let catalog = client.state().catalog().id();
+            let catalog = catalog.context("the catalog is empty")?;
+            let place = connect::redis_place(config, &target.connection, catalog)?;
+            let mark = SinkId::new(uuid::Uuid::new_v4().to_string());
+            let sink = RedisSink::new(place.clone(), target.clone(), unit.clone(), mark)?;
+            let reader = RedisReader::new(place, target, unit.clone())?;
+            Ok((Box::new(sink), Box::new(reader)))
+        }
+        Target::Tantivy(_) => {
+            let settings = index_settings(config);
+            let reader = TantivyReader::open(&settings, unit, &version.definition)?;
+            let (definition, fingerprint) = (&version.definition, &version.fingerprint);
+            let sink = TantivySink::new(settings, unit, definition, fingerprint)?;
+            Ok((Box::new(sink), Box::new(reader)))
+        }
+        Target::Memory {} => anyhow::bail!("`memory` is a sink of tests alone"),
+    }
+}
