@@ -1,0 +1,245 @@
+//! One worker on a log, a store and a clock in memory, which a test moves by hand.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use materializer_model::definition::{
+    Expression, Format, Gates, OnError, Order, Promotion, RedisShape, RedisTarget, Source, Target,
+    ViewDefinition,
+};
+use materializer_model::memory::{
+    ManualClock, MemoryDeadLetters, MemoryLog, MemoryRecord, MemoryStore, TopicSettings,
+};
+use materializer_model::ports::{Assignment, Claims, ControlError, Derive, LogError, LogReader};
+use materializer_model::progress::{Claim, Directive, Feed, Health, StoredCheckpoint};
+use materializer_model::{
+    CatalogId, Change, ClaimId, Key, Mutation, Offset, Partition, Poison, PoisonKind, ProcessId,
+    Record, Row, RowBatch, Timestamp, Token, Topic, Unit, WorkerId,
+};
+use materializer_replay::{Pacing, Ports, Settings, Step, Worker};
+
+/// The row is the value; `!…` is poison.
+struct Plain;
+
+fn mutation(record: &Record<'_>, change: Change) -> Option<Mutation> {
+    Some(Mutation {
+        key: Key::new(record.key?),
+        change,
+        origin: record.origin(),
+    })
+}
+
+impl Derive for Plain {
+    fn apply(&self, record: &Record<'_>, out: &mut Vec<Mutation>) -> Result<(), Poison> {
+        let change = match record.value {
+            None => Change::Delete,
+            Some([b'!', ..]) => return Err(Poison::new(PoisonKind::Decode, "", "begins with `!`")),
+            Some(value) => Change::Upsert {
+                row: Row::new(value),
+                expires_at: None,
+            },
+        };
+        out.extend(mutation(record, change));
+        Ok(())
+    }
+
+    fn exclude(&self, record: &Record<'_>) -> Option<Mutation> {
+        mutation(record, Change::Delete)
+    }
+}
+
+/// The claim that is held by the worker, for ever.
+struct Held(Token);
+
+impl Claims for Held {
+    fn newest(&mut self, _: &Unit) -> Result<Option<(Token, Claim)>, ControlError> {
+        let claim = Claim {
+            claim: self.0.claim.clone(),
+            worker: WorkerId::new("w"),
+            address: None,
+        };
+        Ok(Some((self.0.clone(), claim)))
+    }
+}
+
+/// A reader to which the broker delivers nothing.
+struct Deaf;
+
+impl LogReader for Deaf {
+    fn assign(&mut self, _: &[Assignment]) -> Result<(), LogError> {
+        Ok(())
+    }
+
+    fn poll(&mut self, _: Duration, _: &mut RowBatch) -> Result<(), LogError> {
+        Ok(())
+    }
+}
+
+pub(crate) struct Bench {
+    pub(crate) log: MemoryLog,
+    pub(crate) topic: Topic,
+    pub(crate) store: MemoryStore,
+    pub(crate) letters: MemoryDeadLetters,
+    pub(crate) clock: ManualClock,
+    pub(crate) definition: ViewDefinition,
+    pub(crate) directive: Directive,
+    pub(crate) unit: Unit,
+    /// Whether the broker delivers nothing to the next worker.
+    pub(crate) hears_nothing: bool,
+}
+
+impl Bench {
+    /// Makes a topic and a view of it; nothing is written or read yet.
+    pub(crate) fn new(settings: TopicSettings) -> Self {
+        let log = MemoryLog::default();
+        let topic = Topic::new("t");
+        log.create(&topic, settings);
+        let gates = Gates {
+            lag_seconds: 10.0,
+            lag_records: 5,
+            stable_for: Duration::ZERO,
+            documents_ratio: None,
+            queries: Vec::new(),
+            keys: Vec::new(),
+        };
+        let unit: Unit = "v/v1/c0/s0".parse().expect("a unit");
+        Self {
+            log,
+            store: MemoryStore::default(),
+            letters: MemoryDeadLetters::default(),
+            clock: ManualClock::new(Timestamp(1_700_000_000_000)),
+            definition: ViewDefinition {
+                view: unit.version.view.clone(),
+                from: Source {
+                    topics: vec![topic.clone()],
+                    policy: None,
+                    partitioner: None,
+                    order: Order::Partition,
+                },
+                format: Format::Raw,
+                only: None,
+                condition: None,
+                key: Expression("record.key".into()),
+                document: Vec::new(),
+                to: Target::Memory {},
+                gates: gates.clone(),
+                soak: Duration::ZERO,
+                on_error: OnError::Fail,
+                promotion: Promotion::Manual,
+            },
+            directive: Directive {
+                feed: Feed::Feed,
+                skips: BTreeSet::new(),
+                on_error: OnError::Fail,
+                gates,
+                last_reported: None,
+            },
+            topic,
+            unit,
+            hears_nothing: false,
+        }
+    }
+
+    /// Splits the view's partitions over that many units.
+    pub(crate) fn shard(&mut self, shards: u16) {
+        self.definition.to = Target::Redis(RedisTarget {
+            connection: "cache".into(),
+            key: "{key}".into(),
+            shape: RedisShape::Bytes,
+            ttl: None,
+            shards,
+        });
+    }
+
+    pub(crate) fn produce(&self, partition: i32, key: &str, value: Option<&str>) -> Offset {
+        let record = MemoryRecord::text(key, value).at(self.clock.now());
+        self.log.produce(&self.topic, Partition(partition), record)
+    }
+
+    /// Starts a worker; each has the next claim.
+    pub(crate) fn worker(&self, claim: u64) -> Worker {
+        let clock = Arc::new(self.clock.clone());
+        let token = Token {
+            catalog: CatalogId::new("catalog"),
+            claim_offset: claim,
+            claim: ClaimId::new(claim.to_string()),
+        };
+        let ports = Ports {
+            reader: if self.hears_nothing {
+                Box::new(Deaf)
+            } else {
+                Box::new(self.log.reader())
+            },
+            observer: Arc::new(self.log.observer(clock.clone())),
+            derive: Arc::new(Plain),
+            sink: Box::new(self.store.sink(&self.unit)),
+            dead_letters: Box::new(self.letters.clone()),
+            claims: Box::new(Held(token.clone())),
+            clock,
+        };
+        let settings = Settings {
+            unit: self.unit.clone(),
+            token,
+            worker: WorkerId::new("w"),
+            process: ProcessId::new("p"),
+            address: None,
+            definition: Arc::new(self.definition.clone()),
+            pacing: Pacing::default(),
+        };
+        Worker::new(settings, ports)
+    }
+
+    /// Steps a worker for some seconds, and keeps what it reports as others would.
+    pub(crate) fn run(&mut self, worker: &mut Worker, seconds: u64) {
+        for _ in 0..seconds * 20 {
+            self.clock.advance(Duration::from_millis(50));
+            let step = worker.step(&self.directive);
+            assert!(!matches!(step, Step::Fenced(_)), "nobody else claims");
+        }
+        let reported = worker.progress().checkpoint;
+        self.directive.last_reported = reported.or(self.directive.last_reported.take());
+    }
+
+    /// Returns the rows as text, and the sum of the positions.
+    pub(crate) fn stored(&self) -> (Vec<(String, String)>, u64) {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let (checkpoint, rows) = self.store.unit(&self.unit);
+        let rows = rows
+            .iter()
+            .map(|(key, stored)| (text(&key.0), text(&stored.row.0)));
+        let next = checkpoint.iter().flat_map(|checkpoint| {
+            checkpoint
+                .positions()
+                .map(|(_, _, position)| position.next.0)
+        });
+        (rows.collect(), next.sum())
+    }
+
+    /// Returns the last checkpoint that was reported.
+    pub(crate) fn reported(&self) -> Option<&StoredCheckpoint> {
+        self.directive.last_reported.as_ref()
+    }
+}
+
+/// Returns why a unit failed.
+#[track_caller]
+pub(crate) fn failed(worker: &Worker) -> String {
+    match worker.progress().health {
+        Health::Failed { why, .. } => why,
+        health @ (Health::Ok
+        | Health::Waiting { .. }
+        | Health::Lagging
+        | Health::Stalled { .. }
+        | Health::Rewound { .. }
+        | Health::Damaged { .. }) => panic!("not failed but {health:?}"),
+    }
+}
+
+/// Returns rows as they are compared.
+pub(crate) fn rows(rows: &[(&str, &str)]) -> Vec<(String, String)> {
+    let owned = rows.iter();
+    owned
+        .map(|(key, row)| ((*key).to_owned(), (*row).to_owned()))
+        .collect()
+}

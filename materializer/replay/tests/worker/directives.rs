@@ -1,0 +1,119 @@
+//! What a unit is told to do, the part of the log that is its own, and how it says that it stands still.
+
+use std::time::Duration;
+
+use materializer_model::Partition;
+use materializer_model::definition::Partitioner;
+use materializer_model::memory::{MemoryRecord, TopicSettings};
+use materializer_model::progress::{Feed, Health, Phase};
+
+use crate::bench::{Bench, rows};
+
+#[test]
+fn a_paused_unit_reads_nothing_until_it_is_resumed() {
+    let mut bench = Bench::new(TopicSettings::kept(1));
+    bench.produce(0, "a", Some("1"));
+    let mut worker = bench.worker(1);
+    bench.run(&mut worker, 3);
+    bench.directive.feed = Feed::Hold {
+        why: "ada: a look".into(),
+    };
+    bench.produce(0, "a", Some("2"));
+    bench.run(&mut worker, 120);
+    assert_eq!(bench.stored(), (rows(&[("a", "1")]), 1));
+    let paused = Health::Waiting {
+        why: "paused: ada: a look".into(),
+    };
+    assert_eq!(worker.progress().health, paused);
+    bench.directive.feed = Feed::Feed;
+    bench.run(&mut worker, 3);
+    assert_eq!(bench.stored(), (rows(&[("a", "2")]), 2));
+    assert_eq!(worker.progress().health, Health::Ok);
+}
+
+#[test]
+fn a_draining_unit_commits_what_it_has_and_reads_no_more() {
+    let mut bench = Bench::new(TopicSettings::kept(1));
+    bench.produce(0, "a", Some("1"));
+    let mut worker = bench.worker(1);
+    bench.run(&mut worker, 3);
+    bench.directive.feed = Feed::Drain;
+    bench.produce(0, "a", Some("2"));
+    bench.run(&mut worker, 3);
+    assert_eq!(bench.stored(), (rows(&[("a", "1")]), 1));
+}
+
+#[test]
+fn closing_commits_what_was_read() {
+    let mut bench = Bench::new(TopicSettings::kept(1));
+    let mut worker = bench.worker(1);
+    bench.run(&mut worker, 3);
+    bench.produce(0, "a", Some("1"));
+    worker.step(&bench.directive); // reads it; a fold of no age is not due
+    assert_eq!(bench.stored(), (Vec::new(), 0));
+    worker.close(&bench.directive, Duration::from_secs(1));
+    assert_eq!(bench.stored(), (rows(&[("a", "1")]), 1));
+}
+
+#[test]
+fn two_shards_share_the_partitions_of_a_topic() {
+    let mut bench = Bench::new(TopicSettings::kept(2));
+    bench.shard(2);
+    bench.definition.from.partitioner = Some(Partitioner::Crc32);
+    for (key, partition) in [("a", 1), ("b", 1), ("d", 0), ("e", 0)] {
+        bench.produce(partition, key, Some("1"));
+    }
+    let mut all = Vec::new();
+    for shard in 0..2 {
+        bench.unit.shard = shard;
+        bench.directive.last_reported = None;
+        let mut worker = bench.worker(1);
+        bench.run(&mut worker, 3);
+        assert_eq!(worker.progress().health, Health::Ok);
+        assert_eq!(worker.progress().phase, Phase::Tailing);
+        let (rows, next) = bench.stored();
+        assert_eq!(next, 2, "shard {shard} reads its own partition alone");
+        all.extend(rows);
+    }
+    all.sort();
+    assert_eq!(all, rows(&[("a", "1"), ("b", "1"), ("d", "1"), ("e", "1")]));
+}
+
+#[test]
+fn an_open_transaction_holds_the_gate_of_the_stable_offset_after_a_minute() {
+    let mut bench = Bench::new(TopicSettings::kept(1));
+    bench.produce(0, "a", Some("1"));
+    let mut worker = bench.worker(1);
+    bench.run(&mut worker, 3);
+    let transaction = bench.log.begin();
+    let record = MemoryRecord::text("b", Some("1")).at(bench.clock.now());
+    bench
+        .log
+        .produce_in(transaction, &bench.topic, Partition(0), record);
+    let holds = |worker: &materializer_replay::Worker| {
+        let gates = worker.progress().gates;
+        let gate = gates.iter().find(|gate| gate.gate == "stable_offset");
+        gate.expect("it is reported").holds
+    };
+    bench.run(&mut worker, 50);
+    assert!(holds(&worker), "{:?}", worker.progress().gates);
+    bench.run(&mut worker, 20);
+    assert!(!holds(&worker), "{:?}", worker.progress().gates);
+    bench.log.commit(transaction);
+    bench.run(&mut worker, 3);
+    assert!(holds(&worker), "{:?}", worker.progress().gates);
+    assert_eq!(bench.stored().0, rows(&[("a", "1"), ("b", "1")]));
+}
+
+#[test]
+fn a_position_that_stands_still_for_a_minute_below_the_end_is_stalled() {
+    let mut bench = Bench::new(TopicSettings::kept(1));
+    bench.produce(0, "a", Some("1"));
+    bench.hears_nothing = true;
+    let mut worker = bench.worker(1);
+    bench.run(&mut worker, 55);
+    assert_eq!(worker.progress().health, Health::Ok);
+    bench.run(&mut worker, 10);
+    let health = worker.progress().health;
+    assert!(matches!(health, Health::Stalled { .. }), "{health:?}");
+}

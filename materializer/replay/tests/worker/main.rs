@@ -1,0 +1,7 @@
+//! The worker by itself, where the simulator does not reach: what it refuses, what it is told to do, and
+//! what it says of itself.
+
+mod bench;
+mod directives;
+mod poison;
+mod refusals;

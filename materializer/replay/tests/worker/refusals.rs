@@ -1,0 +1,176 @@
+//! Logs that a view cannot be built from exactly, and what the unit says of them.
+
+use std::time::Duration;
+
+use materializer_model::definition::{CleanupPolicy, Expression, Order, Partitioner};
+use materializer_model::memory::TopicSettings;
+use materializer_model::progress::Health;
+use materializer_model::{Offset, Partition, Topic};
+
+use crate::bench::{Bench, failed, rows};
+
+const HOUR: Duration = Duration::from_secs(60 * 60);
+
+#[test]
+fn a_checkpoint_older_than_the_tombstones_are_kept_is_not_resumed() {
+    let check = |away: Duration, resumes: bool| {
+        let mut bench = Bench::new(TopicSettings::compacted(1));
+        bench.produce(0, "a", Some("1"));
+        bench.produce(0, "b", Some("1"));
+        let mut first = bench.worker(1);
+        bench.run(&mut first, 3);
+        drop(first);
+        bench.produce(0, "a", None);
+        bench.clock.advance(away);
+        if !resumes {
+            // The tombstone of `a` is gone: whoever goes on keeps the row for ever.
+            bench.produce(0, "c", Some("1"));
+            bench
+                .log
+                .compact(&bench.topic, Partition(0), Offset(4), true);
+        }
+        let mut second = bench.worker(2);
+        bench.run(&mut second, 3);
+        if resumes {
+            assert_eq!(bench.stored().0, rows(&[("b", "1")]), "after {away:?}");
+        } else {
+            let why = failed(&second);
+            assert!(why.starts_with("tombstones may be gone"), "{why}");
+            assert_eq!(bench.stored().0, rows(&[("a", "1"), ("b", "1")]));
+        }
+    };
+    check(22 * HOUR, true);
+    check(25 * HOUR, false);
+}
+
+#[test]
+fn an_idle_unit_stays_within_the_horizon_by_reading_nothing_to_the_end() {
+    let mut bench = Bench::new(TopicSettings::compacted(1));
+    bench.produce(0, "a", Some("1"));
+    let mut worker = bench.worker(1);
+    bench.run(&mut worker, 3);
+    for _ in 0..30 {
+        bench.clock.advance(HOUR);
+        bench.run(&mut worker, 3);
+    }
+    assert_eq!(worker.progress().health, Health::Ok);
+    let mut next = bench.worker(2);
+    bench.run(&mut next, 3);
+    assert_eq!(next.progress().health, Health::Ok);
+}
+
+#[test]
+fn a_topic_that_grew_stops_the_unit_that_reads_it_and_the_one_that_resumes() {
+    let mut bench = Bench::new(TopicSettings::kept(1));
+    bench.produce(0, "a", Some("1"));
+    let mut worker = bench.worker(1);
+    bench.run(&mut worker, 3);
+    bench.log.grow(&bench.topic, 2);
+    bench.run(&mut worker, 12);
+    let why = failed(&worker);
+    assert!(why.contains("has 2 partitions and had 1"), "{why}");
+    let mut next = bench.worker(2);
+    bench.run(&mut next, 3);
+    assert_eq!(failed(&next), why);
+    assert_eq!(
+        bench.stored().0,
+        rows(&[("a", "1")]),
+        "what was read is kept"
+    );
+}
+
+#[test]
+fn retention_that_overtakes_a_reader_stops_it_where_it_stands() {
+    let mut bench = Bench::new(TopicSettings::kept(1));
+    bench.produce(0, "a", Some("1"));
+    let mut worker = bench.worker(1);
+    bench.run(&mut worker, 3);
+    bench.produce(0, "b", Some("1"));
+    bench.produce(0, "c", Some("1"));
+    bench.log.raise_start(&bench.topic, Partition(0), Offset(2));
+    bench.run(&mut worker, 3);
+    let why = failed(&worker);
+    assert!(why.contains("records that were not read are gone"), "{why}");
+    assert_eq!(bench.stored(), (rows(&[("a", "1")]), 1));
+}
+
+#[test]
+fn a_log_that_was_cut_back_below_the_position_stops_the_unit() {
+    let mut bench = Bench::new(TopicSettings::kept(1));
+    for value in ["1", "2", "3"] {
+        bench.produce(0, "a", Some(value));
+    }
+    let mut worker = bench.worker(1);
+    bench.run(&mut worker, 3);
+    bench.log.truncate(&bench.topic, Partition(0), Offset(1));
+    for value in ["4", "5", "6", "7"] {
+        bench.produce(0, "a", Some(value));
+    }
+    bench.run(&mut worker, 3);
+    let why = failed(&worker);
+    assert!(why.contains("truncated"), "{why}");
+    assert_eq!(bench.stored().0, rows(&[("a", "3")]));
+}
+
+#[test]
+fn a_view_whose_result_would_depend_on_compaction_or_on_chance_is_refused() {
+    let check = |settings: TopicSettings, change: fn(&mut Bench), expected: &str| {
+        let mut bench = Bench::new(settings);
+        change(&mut bench);
+        bench.produce(0, "a", Some("1"));
+        let mut worker = bench.worker(1);
+        bench.run(&mut worker, 3);
+        let why = failed(&worker);
+        assert!(why.contains(expected), "{why}");
+        assert_eq!(bench.stored(), (Vec::new(), 0), "{why}");
+    };
+    check(
+        TopicSettings::compacted(1),
+        |bench| bench.definition.key = Expression("event.id".into()),
+        "is compacted and `key` is not `record.key`",
+    );
+    check(
+        TopicSettings::kept(2),
+        |bench| bench.definition.key = Expression("event.id".into()),
+        "may stand in several partitions",
+    );
+    check(
+        TopicSettings::kept(1),
+        |bench| bench.definition.from.policy = Some(CleanupPolicy::Compact),
+        "is not the `cleanup.policy`",
+    );
+    check(
+        TopicSettings::kept(1),
+        |bench| {
+            let other = Topic::new("u");
+            bench.log.create(&other, TopicSettings::kept(1));
+            bench.definition.from.topics.push(other);
+        },
+        "may stand in several partitions or topics",
+    );
+}
+
+#[test]
+fn a_record_outside_of_its_keys_partition_stops_the_unit_unless_order_is_given_up() {
+    let check = |order: Order, expected: Result<&[(&str, &str)], &str>| {
+        let mut bench = Bench::new(TopicSettings::kept(2));
+        bench.definition.from.order = order;
+        bench.definition.from.partitioner = Some(Partitioner::Crc32);
+        // CRC-32 of `a` is 0xe8b7be43, which is odd.
+        bench.produce(1, "a", Some("1"));
+        let mut worker = bench.worker(1);
+        bench.run(&mut worker, 3);
+        bench.produce(0, "a", Some("2"));
+        bench.run(&mut worker, 3);
+        match expected {
+            Ok(expected) => assert_eq!(bench.stored().0, rows(expected)),
+            Err(expected) => {
+                let why = failed(&worker);
+                assert!(why.contains(expected), "{why}");
+                assert_eq!(bench.stored().0, rows(&[("a", "1")]));
+            }
+        }
+    };
+    check(Order::None, Ok(&[("a", "2")]));
+    check(Order::Partition, Err("no known partitioner gives 0 of 2"));
+}
