@@ -57,7 +57,12 @@ pub(crate) struct Roles {
 ///
 /// # Errors
 /// Where a role cannot begin, or the catalog is no longer the one it was.
-pub(crate) fn run(config: Config, roles: Roles, clock: SystemClock, stop: &Stop) -> anyhow::Result<()> {
+pub(crate) fn run(
+    config: Config,
+    roles: Roles,
+    clock: SystemClock,
+    stop: &Stop,
+) -> anyhow::Result<()> {
     let interrupted = on_signals()?;
     let config = Arc::new(config);
     let identity = Identity::take(&config.data_dir)?;
