@@ -1,5 +1,7 @@
 //! The live tests, one binary.
 
+#[path = "it/crash.rs"]
+mod crash;
 #[path = "it/golden.rs"]
 mod golden;
 #[path = "it/kafka.rs"]
