@@ -30,6 +30,12 @@ pub enum Defect {
     GenesisAssumed,
     /// A rewound unit says that it is well.
     RewindUnsaid,
+    /// A checkpoint is resumed however old it is.
+    HorizonIgnored,
+    /// A lag is computed from ends of any age.
+    OldEndsBelieved,
+    /// A topic that got more partitions is read on as it was.
+    GrowthIgnored,
 }
 
 #[cfg(feature = "mutations")]
@@ -44,7 +50,7 @@ mod planting {
 
     impl Defect {
         /// Every defect.
-        pub const ALL: [Self; 11] = [
+        pub const ALL: [Self; 14] = [
             Self::CheckpointBeforeData,
             Self::UnseenDeleteDropped,
             Self::BarZero,
@@ -56,6 +62,9 @@ mod planting {
             Self::TopicIdIgnored,
             Self::GenesisAssumed,
             Self::RewindUnsaid,
+            Self::HorizonIgnored,
+            Self::OldEndsBelieved,
+            Self::GrowthIgnored,
         ];
     }
 

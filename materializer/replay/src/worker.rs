@@ -249,7 +249,7 @@ impl Worker {
 
     /// One step of an open unit.
     fn turn(&mut self, directive: &Directive) -> Result<Step, Halt> {
-        self.settle()?;
+        self.settle(directive)?;
         self.watch()?;
         if self.outstanding.is_none() && self.is_due(directive) && self.submit()? {
             return Ok(Step::Again);
@@ -266,12 +266,13 @@ impl Worker {
     }
 
     /// Learns the outcome of the outstanding commit, if it is there.
-    fn settle(&mut self) -> Result<(), Halt> {
+    fn settle(&mut self, directive: &Directive) -> Result<(), Halt> {
         if self.outstanding.is_none() {
             return Ok(());
         }
         let full = self.batch.weight() >= self.settings.pacing.fold_bytes_max;
-        let wait = if full {
+        // Where nothing is read meanwhile there is nothing else to wait for.
+        let wait = if full || directive.feed != Feed::Feed {
             self.settings.pacing.wait
         } else {
             Duration::ZERO
@@ -388,7 +389,11 @@ impl Worker {
             match self.ports.dead_letters.flushed(wait) {
                 Ok(true) => self.letters_unflushed = false,
                 Ok(false) => return Ok(false),
-                Err(error) => return self.wait_for_log(error).map(|()| false),
+                Err(error) => {
+                    // Letters are lost, and which is not told: their records are read again.
+                    self.forget();
+                    return Err(error.into());
+                }
             }
         }
         let (now, broker) = (self.now(), self.broker());

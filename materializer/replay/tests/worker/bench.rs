@@ -1,7 +1,9 @@
 //! One worker on a log, a store and a clock in memory, which a test moves by hand.
 
 use std::collections::BTreeSet;
+use std::mem;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use materializer_model::definition::{
@@ -11,7 +13,9 @@ use materializer_model::definition::{
 use materializer_model::memory::{
     ManualClock, MemoryDeadLetters, MemoryLog, MemoryRecord, MemoryStore, TopicSettings,
 };
-use materializer_model::ports::{Assignment, Claims, ControlError, Derive, LogError, LogReader};
+use materializer_model::ports::{
+    Assignment, Claims, ControlError, DeadLetter, DeadLetters, Derive, LogError, LogReader,
+};
 use materializer_model::progress::{Claim, Directive, Feed, Health, StoredCheckpoint};
 use materializer_model::{
     CatalogId, Change, ClaimId, Key, Mutation, Offset, Partition, Poison, PoisonKind, ProcessId,
@@ -76,11 +80,39 @@ impl LogReader for Deaf {
     }
 }
 
+/// Acknowledges letters when they are waited for, and not before; refuses those that it is to lose.
+struct Acknowledging {
+    sent: Vec<DeadLetter>,
+    acknowledged: MemoryDeadLetters,
+    lose: Arc<AtomicBool>,
+}
+
+impl DeadLetters for Acknowledging {
+    fn send(&mut self, letter: DeadLetter) -> Result<(), LogError> {
+        self.sent.push(letter);
+        Ok(())
+    }
+
+    fn flushed(&mut self, _: Duration) -> Result<bool, LogError> {
+        let sent = mem::take(&mut self.sent);
+        if !sent.is_empty() && self.lose.swap(false, Ordering::Relaxed) {
+            return Err(LogError::Unavailable("a letter was not stored".into()));
+        }
+        for letter in sent {
+            self.acknowledged.send(letter)?;
+        }
+        Ok(true)
+    }
+}
+
 pub(crate) struct Bench {
     pub(crate) log: MemoryLog,
     pub(crate) topic: Topic,
     pub(crate) store: MemoryStore,
+    /// The letters that were acknowledged.
     pub(crate) letters: MemoryDeadLetters,
+    /// Whether the letters that are waited for next are lost.
+    pub(crate) lose_letters: Arc<AtomicBool>,
     pub(crate) clock: ManualClock,
     pub(crate) definition: ViewDefinition,
     pub(crate) directive: Directive,
@@ -108,6 +140,7 @@ impl Bench {
             log,
             store: MemoryStore::default(),
             letters: MemoryDeadLetters::default(),
+            lose_letters: Arc::default(),
             clock: ManualClock::new(Timestamp(1_700_000_000_000)),
             definition: ViewDefinition {
                 view: unit.version.view.clone(),
@@ -174,7 +207,11 @@ impl Bench {
             observer: Arc::new(self.log.observer(clock.clone())),
             derive: Arc::new(Plain),
             sink: Box::new(self.store.sink(&self.unit)),
-            dead_letters: Box::new(self.letters.clone()),
+            dead_letters: Box::new(Acknowledging {
+                sent: Vec::new(),
+                acknowledged: self.letters.clone(),
+                lose: Arc::clone(&self.lose_letters),
+            }),
             claims: Box::new(Held(token.clone())),
             clock,
         };

@@ -1,5 +1,7 @@
 //! What becomes of a record that the view cannot take in.
 
+use std::sync::atomic::Ordering;
+
 use materializer_model::definition::OnError;
 use materializer_model::memory::TopicSettings;
 use materializer_model::progress::Health;
@@ -93,6 +95,21 @@ fn dead_letters_hold_the_record_as_it_was_and_their_limit_outlives_a_restart() {
     bench.run(&mut next, 3);
     assert_eq!(next.progress().health, Health::Ok);
     assert_eq!((bench.letters.letters().len(), bench.stored().1), (2, 4));
+}
+
+#[test]
+fn a_letter_that_was_lost_is_sent_again_before_the_position_passes_its_record() {
+    let mut bench = poisoned(dead_letter(1));
+    bench.lose_letters.store(true, Ordering::Relaxed);
+    let mut worker = bench.worker(1);
+    bench.run(&mut worker, 5);
+    assert!(!bench.lose_letters.load(Ordering::Relaxed), "it was lost");
+    let letters = bench.letters.letters();
+    let offsets: Vec<Offset> = letters.iter().map(|letter| letter.origin.offset).collect();
+    assert_eq!(offsets, [Offset(1)]);
+    assert_eq!(bench.stored(), (rows(&[("a", "1"), ("c", "1")]), 3));
+    assert_eq!(bench.reported().expect("reported").0.counts.dead, 1);
+    assert_eq!(worker.progress().health, Health::Ok);
 }
 
 #[test]
