@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use materializer_model::Unit;
-use materializer_model::progress::{Directive, Feed};
+use materializer_model::definition::Target;
+use materializer_model::progress::{Directive, Feed, StoredCheckpoint};
+use materializer_model::{Unit, WorkerId};
 
 use crate::catalog::Catalog;
 use crate::lifecycle::Role;
@@ -13,8 +14,10 @@ use crate::versions::Version;
 
 /// Returns a directive for each unit that somebody has to do something about. A unit that is not
 /// named needs nobody: its version is retired, or its copy was taken out of the definition.
+///
+/// `me` is the worker that would feed them: of what is held on one machine it knows its own alone.
 #[must_use]
-pub fn desired(catalog: &Catalog, reports: &Reports) -> BTreeMap<Unit, Directive> {
+pub fn desired(catalog: &Catalog, reports: &Reports, me: &WorkerId) -> BTreeMap<Unit, Directive> {
     let mut directives = BTreeMap::new();
     for view in catalog.views().values() {
         for version in view.versions.values() {
@@ -25,13 +28,27 @@ pub fn desired(catalog: &Catalog, reports: &Reports) -> BTreeMap<Unit, Directive
                     skips: view.skips.clone(),
                     on_error: version.definition.on_error.clone(),
                     gates: version.definition.gates.clone(),
-                    last_reported: reports.last_reported(&unit).cloned(),
+                    last_reported: last_reported(version, &unit, reports, me).cloned(),
                 };
                 directives.insert(unit, directive);
             }
         }
     }
     directives
+}
+
+/// Returns what the sink that `me` would open must not be behind. A server is the same for all; a copy
+/// that another worker held is on another disk, and `me` builds it anew.
+fn last_reported<'a>(
+    version: &Version,
+    unit: &Unit,
+    reports: &'a Reports,
+    me: &WorkerId,
+) -> Option<&'a StoredCheckpoint> {
+    match version.definition.to {
+        Target::Redis(_) | Target::Memory {} => reports.last_reported(unit),
+        Target::Tantivy(_) => reports.last_reported_by(unit, me),
+    }
 }
 
 fn feed(version: &Version) -> Option<Feed> {

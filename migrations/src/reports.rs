@@ -11,7 +11,7 @@ use materializer_model::ports::{
 };
 use materializer_model::progress::{Claim, GateReading, Progress, StoredCheckpoint};
 use materializer_model::{
-    CatalogId, EventId, Offset, ProcessId, Timestamp, Token, Unit, VersionId,
+    CatalogId, EventId, Offset, ProcessId, Timestamp, Token, Unit, VersionId, WorkerId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -70,6 +70,7 @@ pub struct Heard<T> {
 pub struct Reports {
     units: BTreeMap<Unit, Heard<Progress>>,
     checkpoints: BTreeMap<Unit, StoredCheckpoint>,
+    tenures: BTreeMap<Unit, (WorkerId, StoredCheckpoint)>,
     claims: BTreeMap<Unit, (Offset, Claim)>,
     gateways: BTreeMap<String, Heard<GatewayReport>>,
     coordinators: BTreeMap<String, Heard<CoordinatorReport>>,
@@ -92,6 +93,14 @@ impl Reports {
     #[must_use]
     pub fn last_reported(&self, unit: &Unit) -> Option<&StoredCheckpoint> {
         self.checkpoints.get(unit)
+    }
+
+    /// Returns the furthest checkpoint that a worker reported of a unit since it took it; nothing once
+    /// another one has reported one: what it holds itself is then of an earlier time, or gone.
+    #[must_use]
+    pub fn last_reported_by(&self, unit: &Unit, worker: &WorkerId) -> Option<&StoredCheckpoint> {
+        let (by, checkpoint) = self.tenures.get(unit)?;
+        (by == worker).then_some(checkpoint)
     }
 
     /// Returns a unit's newest claim and its offset.
@@ -171,13 +180,19 @@ impl Reports {
     fn keep_checkpoint(&mut self, unit: Unit) {
         let Some(heard) = self.units.get(&unit) else {
             self.checkpoints.remove(&unit);
+            self.tenures.remove(&unit);
             return;
         };
         let Some(reported) = &heard.report.checkpoint else {
             return;
         };
-        let known = self.checkpoints.get(&unit);
-        if known.is_none_or(|known| known.0.seq <= reported.0.seq) {
+        let is_past = |known: &StoredCheckpoint| known.0.seq > reported.0.seq;
+        let by = &heard.report.worker;
+        if !self.last_reported_by(&unit, by).is_some_and(is_past) {
+            let tenure = (by.clone(), reported.clone());
+            self.tenures.insert(unit.clone(), tenure);
+        }
+        if !self.last_reported(&unit).is_some_and(is_past) {
             self.checkpoints.insert(unit, reported.clone());
         }
     }

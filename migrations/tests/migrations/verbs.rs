@@ -8,7 +8,7 @@ use materializer_migrations::desired::desired;
 use materializer_migrations::{Role, Verb};
 use materializer_model::definition::{QueryGate, Target};
 use materializer_model::progress::{Feed, Health};
-use materializer_model::{Offset, Origin, Partition, Topic, ViewDefinition};
+use materializer_model::{Offset, Origin, Partition, Topic, ViewDefinition, WorkerId};
 
 use crate::coordinator::two_versions;
 use crate::sample::{apply, definition, promote, rollback, tantivy, version, view};
@@ -301,7 +301,7 @@ fn pause_holds_every_unit_until_resume_and_skip_is_for_every_build() {
     };
     let feed = |world: &World, number: u32| {
         let state = world.client.state();
-        let directives = desired(state.catalog(), state.reports());
+        let directives = desired(state.catalog(), state.reports(), &WorkerId::new("worker"));
         let mut units = directives.into_iter();
         let (_, directive) = units
             .find(|(unit, _)| unit.version == version(number))

@@ -236,7 +236,11 @@ impl World {
     fn workers_report(&mut self) {
         let mut log = self.control.log();
         self.workers.follow(&mut log).expect("the workers read on");
-        let directives = desired(self.workers.catalog(), self.workers.reports());
+        let directives = desired(
+            self.workers.catalog(),
+            self.workers.reports(),
+            &WorkerId::new("worker"),
+        );
         for (unit, directive) in directives {
             let said = self
                 .said
@@ -330,7 +334,7 @@ pub(crate) fn report(log: &mut dyn ControlLog, id: &VersionId, said: &Said) {
         .expect("appended");
 }
 
-fn progress(unit: Unit, token: Token, sequence: u64, said: &Said) -> Progress {
+pub(crate) fn progress(unit: Unit, token: Token, sequence: u64, said: &Said) -> Progress {
     let reading = |gate: &&str| GateReading {
         gate: (*gate).to_owned(),
         holds: said.held_ms.is_some(),

@@ -116,7 +116,7 @@ impl Pool {
         // An event that this release does not understand may say anything about any unit: those that
         // run go on as they were told, nothing else is done.
         if catalog.newer().is_none() {
-            let wanted = desired(catalog, state.follower.reports());
+            let wanted = desired(catalog, state.follower.reports(), &self.settings.worker);
             self.direct(&wanted, state);
             self.delete(&wanted, state);
             self.claim(&wanted, state);

@@ -88,7 +88,7 @@ impl Pool {
 
     fn round(&mut self) -> Result<(), ControlError> {
         self.follower.follow(&mut self.control)?;
-        let wanted = desired(self.follower.catalog(), self.follower.reports());
+        let wanted = desired(self.follower.catalog(), self.follower.reports(), &self.me);
         let wanted: BTreeMap<Unit, Directive> = wanted
             .into_iter()
             .filter(|(_, directive)| matches!(directive.feed, Feed::Feed | Feed::Hold { .. }))
