@@ -67,10 +67,9 @@ pub(crate) fn run(
     let config = Arc::new(config);
     let identity = Identity::take(&config.data_dir)?;
     info!(worker = %identity.worker, installation = %config.installation, "starting");
-    let Some(catalog) = find_catalog(&config, roles, stop, &interrupted)? else {
+    let Some((control, catalog)) = open_catalog(&config, roles, &clock, stop, &interrupted)? else {
         return Ok(());
     };
-    let control = Control::open(connect::control_log(&config)?, Arc::new(clock.clone()))?;
     let process = Process::start(config, identity, roles, clock, control, catalog, stop)?;
     process.play(&interrupted)
 }
@@ -87,27 +86,20 @@ fn on_signals() -> anyhow::Result<Arc<AtomicBool>> {
     Ok(interrupted)
 }
 
-/// Reads the catalog's id; a coordinator creates the catalog, others wait until there is one. `None`
-/// where the process is to end before.
-fn find_catalog(
+/// Opens the catalog, waiting while what is in the way may pass; who decides begins it where there is
+/// none. `None` where the process is to end before that.
+fn open_catalog(
     config: &Config,
     roles: Roles,
+    clock: &SystemClock,
     stop: &Stop,
     interrupted: &AtomicBool,
-) -> anyhow::Result<Option<CatalogId>> {
+) -> anyhow::Result<Option<(Control, CatalogId)>> {
     let mut told = String::new();
     while !stop.is_set() && !interrupted.load(Ordering::Relaxed) {
-        let log = connect::control_log(config)?;
-        let new_id = Box::new(new_event_id);
-        let opened = if roles.coordinator {
-            CatalogClient::create(log, &config.who, new_id)
-        } else {
-            CatalogClient::open(log, &config.who, new_id)
-        };
-        let fault = match opened {
-            Ok(client) => return Ok(client.state().catalog().id().cloned()),
-            Err(ClientError::Follow(fault)) => fault,
-            Err(other) => return Err(other.into()),
+        let fault = match try_catalog(config, roles, clock)? {
+            Ok(opened) => return Ok(Some(opened)),
+            Err(fault) => fault,
         };
         let passes = match &fault {
             FollowError::Missing => true,
@@ -125,6 +117,28 @@ fn find_catalog(
         stop.wait(RETRY_EVERY);
     }
     Ok(None)
+}
+
+/// Opens the catalog once; the inner error is one of the log, which may pass.
+fn try_catalog(
+    config: &Config,
+    roles: Roles,
+    clock: &SystemClock,
+) -> anyhow::Result<Result<(Control, CatalogId), FollowError>> {
+    if roles.coordinator {
+        let log = connect::control_log(config)?;
+        match CatalogClient::create(log, &config.who, Box::new(new_event_id)) {
+            Ok(_) => {}
+            Err(ClientError::Follow(fault)) => return Ok(Err(fault)),
+            Err(other) => return Err(other.into()),
+        }
+    }
+    let control = match Control::open(connect::control_log(config)?, Arc::new(clock.clone())) {
+        Ok(control) => control,
+        Err(fault) => return Ok(Err(fault)),
+    };
+    let id = control.state().follower.catalog().id().cloned();
+    Ok(id.map(|id| (control, id)).ok_or(FollowError::Missing))
 }
 
 fn new_event_id() -> EventId {
