@@ -11,10 +11,17 @@ home="$root/target/services"
 data="$home/data"
 mkdir -p "$home"
 
-need() { # need PROGRAM PACKAGE…: installs Debian packages where a program is missing
-  command -v "$1" >/dev/null && return
+install() { # install PACKAGE…: by Debian's package client
   local sudo=; [ "$(id -u)" = 0 ] || sudo=sudo
-  $sudo apt-get update -qq && $sudo apt-get install -y -qq --no-install-recommends "${@:2}" >/dev/null
+  $sudo apt-get update -qq && $sudo apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+need() { # need PROGRAM PACKAGE…: installs packages where a program is missing
+  command -v "$1" >/dev/null || install "${@:2}"
+}
+
+need_python() { # with what the oracle's own environment is made of
+  python3 -c 'import ensurepip, venv' 2>/dev/null || install python3 python3-venv
 }
 
 ours() { # ours NAME: prints the pid of our running service
@@ -120,6 +127,7 @@ up() {
   down
   rm -rf "$data" && mkdir -p "$data"
   need openssl openssl
+  need_python
   make_keys 2>"$home/openssl.log"
   start_redis
   start_kafka
