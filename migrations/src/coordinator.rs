@@ -21,6 +21,7 @@ use tracing::{info, warn};
 use crate::append::append;
 use crate::catalog::Verdict;
 use crate::decide::{Action, AliasSeen, Begun, Fact, Observed, Sample, Subject, decide};
+use crate::defect::{Defect, is_planted};
 use crate::event::{Body, Envelope, NEVER, SCHEMA};
 use crate::gates::{self, Evidence};
 use crate::history::describe;
@@ -357,18 +358,27 @@ impl Coordinator {
             || (self.who(), String::new()),
             |asked| (asked.who.clone(), asked.why.clone()),
         );
-        let event = Envelope {
+        let mut event = Envelope {
             schema: SCHEMA,
             id: (self.new_id)(),
             views: BTreeMap::from([(fact.view.clone(), fact.revision)]),
             not_before: fact.not_before,
-            not_after: fact.not_after,
+            not_after: if is_planted(Defect::NeverTooLate) {
+                NEVER
+            } else {
+                fact.not_after
+            },
             who,
             why,
             answers: fact.answers,
             body: fact.body,
         };
-        let verdict = append(&mut *self.log, &mut self.state, &event, &mut self.new_id)?;
+        let mut verdict = append(&mut *self.log, &mut self.state, &event, &mut self.new_id)?;
+        if is_planted(Defect::StaleAppendedAgain) && matches!(verdict, Verdict::Stale(_)) {
+            let revision = self.state.catalog().revision(&fact.view);
+            event.views.insert(fact.view.clone(), revision);
+            verdict = append(&mut *self.log, &mut self.state, &event, &mut self.new_id)?;
+        }
         let what = describe(&event.body);
         match verdict {
             Verdict::Accepted => {
@@ -446,6 +456,7 @@ impl Coordinator {
         self.memory.aliases.retain(|other, _| other.view != id.view);
         let moved = self.admin(&id, |admin| admin.move_alias(&id.view, pointer));
         let seen = match moved {
+            _ if is_planted(Defect::AliasUnread) => AliasSeen::Is(Some(pointer.clone())),
             Ok(_) => self.read_alias(&id),
             Err(fault) => AliasSeen::Fault(fault.to_string()),
         };

@@ -214,6 +214,7 @@ fn promote(catalog: &Catalog, id: &VersionId) -> Result<Plan, Refusal> {
             );
         }
     }
+    fed(version)?;
     let standby = view.standby().map(|standby| standby.id.number);
     Ok(Plan::Promote {
         version: id.clone(),
@@ -221,6 +222,17 @@ fn promote(catalog: &Catalog, id: &VersionId) -> Result<Plan, Refusal> {
         ends: standby.filter(|standby| *standby != id.number),
         soak_ms: soak_ms(&version.definition),
     })
+}
+
+/// Refuses to make live what is paused: its readers would be left with what it has.
+fn fed(version: &Version) -> Result<(), Refusal> {
+    match &version.paused {
+        None => Ok(()),
+        Some(by) => refuse(
+            format!("`{}` is paused by {by}", version.id),
+            format!("`materializer resume {}` feeds it again", version.id),
+        ),
+    }
 }
 
 fn rollback(view: &View, name: &ViewName) -> Result<Plan, Refusal> {
@@ -239,6 +251,7 @@ fn rollback(view: &View, name: &ViewName) -> Result<Plan, Refusal> {
             ),
         );
     }
+    fed(standby)?;
     Ok(Plan::RollBack {
         version: standby.id.clone(),
         from: live.id.number,

@@ -9,6 +9,7 @@ pub mod catalog;
 pub mod client;
 pub mod coordinator;
 pub mod decide;
+mod defect;
 pub mod desired;
 pub mod event;
 pub mod gates;
@@ -26,6 +27,8 @@ pub mod versions;
 pub use catalog::{Catalog, Verdict};
 pub use client::{CatalogClient, ClientError, Outcome};
 pub use coordinator::{Coordinator, CoordinatorError, Settings, Stepped, ViewSinks};
+#[cfg(feature = "mutations")]
+pub use defect::{Defect, plant};
 pub use desired::desired;
 pub use event::{Body, Envelope, Verb};
 pub use judge::Refusal;

@@ -8,6 +8,7 @@ use materializer_model::{EventId, VersionId};
 use crate::catalog::{Asked, Catalog};
 use crate::client::started;
 use crate::decide::{Action, Fact, Judged, Observed, Question, Subject, judge};
+use crate::defect::{Defect, is_planted};
 use crate::event::{Body, Verb};
 use crate::gates;
 use crate::judge::{Refusal, plan};
@@ -27,6 +28,9 @@ pub(crate) fn answer(
         fact.not_after = asked.expires();
         vec![fact.append()]
     };
+    if seen.now >= asked.expires() && is_planted(Defect::ExpiredUnanswered) {
+        return Vec::new();
+    }
     if seen.now >= asked.expires() {
         let mut late = Fact::new(catalog, asked.verb.view(), expired());
         late.answers = Some(id.clone());

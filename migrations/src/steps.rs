@@ -13,6 +13,7 @@ use materializer_model::{Offset, Timestamp, ViewName};
 
 use crate::catalog::Catalog;
 use crate::decide::{ALIVE, Action, AliasSeen, Fact, Observed};
+use crate::defect::{Defect, is_planted};
 use crate::event::Body;
 use crate::lifecycle::Role;
 use crate::reports::{COORDINATOR, GATEWAY};
@@ -78,6 +79,7 @@ fn alias_at(seen: &Observed<'_>, view: &View, version: &Version) -> Result<(), O
     let gone = moved.or(view.retired.map(|at| at.offset));
     match (stored, gone) {
         (None, _) => Ok(()),
+        (Some(_), Some(_)) if is_planted(Defect::AliasLeft) => Ok(()),
         (Some(stored), Some(gone)) if stored.epoch < gone => {
             Err(Some(Action::RemoveAlias(version.id.clone(), gone)))
         }
@@ -129,7 +131,7 @@ fn soak(
             }
             let over = began.plus(live.definition.soak);
             let mut ended = fact(Body::SoakEnded { version });
-            ended.not_before = Some(over);
+            ended.not_before = Some(over).filter(|_| !is_planted(Defect::SoakByOwnClock));
             (seen.now >= over).then(|| ended.append())
         }
         Soak::Interrupted(_) => {
@@ -171,7 +173,12 @@ fn drain(
     if let Err(action) = alias_at(seen, view, version) {
         return action;
     }
-    let over = version.changed.appended.plus(seen.drain);
+    let drain = if is_planted(Defect::DeletedUndrained) {
+        Duration::ZERO
+    } else {
+        seen.drain
+    };
+    let over = version.changed.appended.plus(drain);
     let past = gateways_are_past(seen, version.changed.offset, GATEWAY_FORGOTTEN);
     if seen.now < over || !past {
         return None;

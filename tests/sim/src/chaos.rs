@@ -108,6 +108,14 @@ pub(crate) enum Fate {
     Sleep(u64),
 }
 
+/// When a fate comes: after so many points, or after so many of one call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Doom {
+    pub(crate) points: u64,
+    pub(crate) only: Option<&'static str>,
+    pub(crate) fate: Fate,
+}
+
 /// Lets that many other things happen, while the process that calls it sleeps.
 pub(crate) type Meanwhile = Arc<dyn Fn(u64) + Send + Sync>;
 
@@ -116,7 +124,7 @@ pub(crate) type Meanwhile = Arc<dyn Fn(u64) + Send + Sync>;
 pub(crate) struct Life {
     pub(crate) name: String,
     pub(crate) shared: Shared,
-    fate: Arc<Mutex<Option<(u64, Fate)>>>,
+    doom: Arc<Mutex<Option<Doom>>>,
     meanwhile: Meanwhile,
 }
 
@@ -125,23 +133,24 @@ impl Life {
         Self {
             name: name.to_owned(),
             shared: shared.clone(),
-            fate: Arc::default(),
+            doom: Arc::default(),
             meanwhile,
         }
     }
 
-    /// Sets what becomes of it so many points later; nothing, if `None`.
-    pub(crate) fn doom(&self, fate: Option<(u64, Fate)>) {
-        *self.fate.lock().expect("held for a moment") = fate;
+    /// Sets what becomes of it; nothing, if `None`.
+    pub(crate) fn doom(&self, doom: Option<Doom>) {
+        *self.doom.lock().expect("held for a moment") = doom;
     }
 
     /// A point between two port calls.
     pub(crate) fn point(&self, call: &str) {
         let due = {
-            let mut fate = self.fate.lock().expect("held for a moment");
-            match &mut *fate {
-                Some((0, _)) => fate.take().map(|(_, due)| due),
-                Some((points, _)) => {
+            let mut doom = self.doom.lock().expect("held for a moment");
+            match &mut *doom {
+                Some(Doom { only, .. }) if only.is_some_and(|only| only != call) => None,
+                Some(Doom { points: 0, .. }) => doom.take().map(|doom| doom.fate),
+                Some(Doom { points, .. }) => {
                     *points -= 1;
                     None
                 }

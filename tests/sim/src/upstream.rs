@@ -141,6 +141,28 @@ impl Upstream {
         }
     }
 
+    /// Raises the start of one partition: what stood below may not have been read.
+    pub(crate) fn expire(&mut self) {
+        let partition = self.some_partition();
+        let to = Offset(self.shared.below(150));
+        self.shared.note(format!("{partition} expires below {to}"));
+        self.log.raise_start(&self.topic, partition, to);
+    }
+
+    /// Adds a partition, which no producer of ours writes to.
+    pub(crate) fn grow(&mut self) {
+        self.shared.note("the topic grows".into());
+        self.log.grow(&self.topic, self.partitions + 1);
+    }
+
+    /// Compacts everything, tombstones included.
+    pub(crate) fn drop_tombstones(&mut self) {
+        for partition in (0..self.partitions).map(Partition) {
+            self.log
+                .compact(&self.topic, partition, Offset(u64::MAX), true);
+        }
+    }
+
     /// Makes the topic anew, with as many partitions and other records.
     pub(crate) fn recreate(&mut self) {
         self.shared.note("the topic is made anew".into());

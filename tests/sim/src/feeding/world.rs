@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
+use std::time::Duration;
 
 use materializer_model::definition::OnError;
 use materializer_model::memory::StoreImage;
@@ -13,7 +14,7 @@ use materializer_model::{
 };
 use materializer_replay::{Step, Worker};
 
-use crate::chaos::{Crash, Fate, Flaw, Life, Shared};
+use crate::chaos::{Crash, Doom, Fate, Flaw, Life, Shared};
 use crate::servers::{Servers, definition};
 use crate::upstream::Upstream;
 
@@ -34,6 +35,8 @@ pub(crate) struct World {
     pub(crate) actors: Vec<Actor>,
     started: u64,
     pub(crate) directive: Directive,
+    /// What the store held when the workers stayed away for too long.
+    pub(crate) left_behind: Option<Checkpoint>,
     /// The claim under which the last report was made.
     reported_by: Offset,
     definition: Arc<ViewDefinition>,
@@ -71,6 +74,7 @@ impl World {
                 gates: definition.gates.clone(),
                 last_reported: None,
             },
+            left_behind: None,
             reported_by: Offset(0),
             definition: Arc::new(definition),
             bars: BTreeSet::new(),
@@ -164,6 +168,35 @@ impl World {
         });
     }
 
+    /// All workers are gone for longer than tombstones are kept, and the cleaner takes them.
+    pub(crate) fn stay_away(&mut self) {
+        self.note("nobody is there for a day".into());
+        self.upstream.end_transaction();
+        self.actors.clear();
+        self.shared.lock().late.clear();
+        self.left_behind = self.stored().0;
+        // Whoever had read everything would have missed nothing.
+        self.upstream.produce();
+        let day = Duration::from_secs(25 * 60 * 60);
+        self.servers.clock.advance(day);
+        self.upstream.drop_tombstones();
+    }
+
+    pub(crate) fn pause_or_resume(&mut self) {
+        match self.directive.feed {
+            Feed::Feed => {
+                self.directive.feed = Feed::Hold {
+                    why: "a look".into(),
+                }
+            }
+            Feed::Hold { .. } | Feed::Drain | Feed::Delete => self.resume(),
+        }
+    }
+
+    pub(crate) fn resume(&mut self) {
+        self.directive.feed = Feed::Feed;
+    }
+
     /// Lets one of the workers crash some port calls later.
     pub(crate) fn doom(&mut self) {
         if self.actors.is_empty() {
@@ -171,7 +204,11 @@ impl World {
         }
         let at = self.shared.index(self.actors.len());
         let points = self.below(40);
-        self.actors[at].life.doom(Some((points, Fate::Crash)));
+        self.actors[at].life.doom(Some(Doom {
+            points,
+            only: None,
+            fate: Fate::Crash,
+        }));
     }
 
     /// Steps one of the workers; one that crashes, or is fenced, is gone.

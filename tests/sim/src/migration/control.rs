@@ -9,6 +9,9 @@ use materializer_model::ports::{
 
 use crate::chaos::Life;
 
+/// The point between a decision and its append.
+pub(super) const DECIDED: &str = "append to the catalog";
+
 pub(super) struct SimControl {
     pub(super) life: Life,
     pub(super) inner: MemoryControlLog,
@@ -40,7 +43,10 @@ impl ControlLog for SimControl {
         key: Option<&str>,
         value: Option<&[u8]>,
     ) -> Result<Offset, ControlError> {
-        self.life.point("append");
+        self.life.point(match topic {
+            ControlTopic::Catalog => DECIDED,
+            ControlTopic::Claims | ControlTopic::Progress => "append",
+        });
         let shared = self.life.shared.clone();
         if !shared.fails() {
             let appended = self.inner.append(topic, key, value);

@@ -11,13 +11,13 @@ use materializer_migrations::{CatalogClient, Coordinator, CoordinatorError, Sett
 use materializer_model::ports::ControlLog;
 use materializer_model::{EventId, ProcessId};
 
-use super::control::SimControl;
+use super::control::{DECIDED, SimControl};
 use super::gateway::Gateway;
 use super::operator::Operator;
 use super::pool::Pool;
 use super::sinks::SimSinks;
 use super::witness::{DRAIN, Witness};
-use crate::chaos::{Crash, Fate, Flaw, Life, Meanwhile, Shared};
+use crate::chaos::{Crash, Doom, Fate, Flaw, Life, Meanwhile, Shared};
 use crate::servers::Servers;
 use crate::upstream::Upstream;
 
@@ -285,9 +285,9 @@ impl Stage {
 impl World {
     fn pass(&mut self) {
         let span = match self.shared.below(100) {
-            0..2 => 30_000,
-            2..12 => 2_000,
-            12..50 => 200,
+            0..4 => 30_000,
+            4..14 => 2_000,
+            14..50 => 200,
             _ => 7,
         };
         self.servers.clock.advance(Duration::from_millis(span));
@@ -296,14 +296,16 @@ impl World {
     /// Lets one of the processes crash, or sleep, some port calls later.
     fn doom(&mut self) {
         let at = self.shared.index(self.seats.len());
-        let points = self.shared.below(40);
         let fate = if self.shared.chance(500) {
             Fate::Crash
         } else {
-            Fate::Sleep(1 << self.shared.below(9))
+            Fate::Sleep(1 << self.shared.below(10))
         };
         if let Seat::Here(actor) = &self.seats[at] {
-            actor.life.doom(Some((points, fate)));
+            // What was decided before a sleep and is done after it is where most rules are needed.
+            let only = [None, Some(DECIDED)][self.shared.index(2)];
+            let points = self.shared.below(if only.is_some() { 4 } else { 40 });
+            actor.life.doom(Some(Doom { points, only, fate }));
         }
     }
 
