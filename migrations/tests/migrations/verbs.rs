@@ -332,6 +332,22 @@ fn pause_holds_every_unit_until_resume_and_skip_is_for_every_build() {
 }
 
 #[test]
+fn a_paused_version_is_not_made_live_before_it_is_resumed() {
+    let mut world = two_versions();
+    for (number, to_live) in [(2, promote(2)), (1, rollback())] {
+        let version = version(number);
+        let pause = Verb::Pause {
+            version: version.clone(),
+        };
+        assert_eq!(world.ask(pause), Outcome::Done);
+        let refusal = world.client.plan(&to_live).unwrap_err().to_string();
+        assert!(refusal.contains("is paused"), "{refusal}");
+        assert_eq!(world.ask(Verb::Resume { version }), Outcome::Done);
+        assert_eq!(world.ask(to_live), Outcome::Done);
+    }
+}
+
+#[test]
 fn canary_queries_are_asked_again_at_the_promotion() {
     let mut world = World::new();
     let query = |q: &str| {
