@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use materializer_kafka::{DisplayOffsets, KafkaDeadLetters, KafkaSettings, Lane, Observer};
 use materializer_migrations::Version;
 use materializer_model::definition::Target;
-use materializer_model::ports::{LogError, LogObserver, LogReader, Sink};
+use materializer_model::ports::{LogError, LogReader, Sink};
 use materializer_model::progress::{Directive, Progress};
 use materializer_model::{CatalogId, Clock, Monotonic, SinkId, Token, Unit};
 use materializer_replay::{Pacing, Ports, Settings, Step, Worker};
@@ -71,7 +71,7 @@ impl Feeders for LiveFeeders {
         let (sink, served) = self.sink(unit, version)?;
         let ports = Ports {
             reader: Box::new(PacedLane::open(lanes(&kafka, &group))?),
-            observer: Arc::clone(&self.observer) as Arc<dyn LogObserver>,
+            observer: self.observer.clone(),
             derive: Arc::new(view),
             sink,
             dead_letters: Box::new(KafkaDeadLetters::new(&kafka)),

@@ -17,7 +17,7 @@ use materializer_migrations::reports::FollowError;
 use materializer_migrations::{
     CatalogClient, ClientError, Coordinator, CoordinatorError, Stepped, coordinator,
 };
-use materializer_model::ports::{ControlError, LogObserver};
+use materializer_model::ports::ControlError;
 use materializer_model::{CatalogId, Clock, EventId, Topic};
 use materializer_sinks::redis::ViewReads;
 use tracing::{error, info, warn};
@@ -201,7 +201,7 @@ impl Process {
                     control: Arc::clone(&control),
                     clock: Arc::clone(&shared),
                     worker: identity.worker.clone(),
-                    observer: Arc::clone(&observer) as Arc<dyn LogObserver>,
+                    observer: observer.clone(),
                     stop: stop.clone(),
                 }),
                 metrics: Arc::new(Metrics::new()?),

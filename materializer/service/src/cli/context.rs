@@ -49,7 +49,7 @@ impl Context {
 
     /// Reads the settings.
     pub(super) fn config(&self) -> Result<Config, Failure> {
-        let named = self.path != PathBuf::from(config::FILE);
+        let named = self.path != *config::FILE;
         Config::load(&self.path, named, &self.environment).map_err(|faults| {
             Failure::new(
                 Exit::Usage,

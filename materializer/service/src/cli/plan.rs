@@ -46,12 +46,11 @@ struct Planned<'a> {
 impl fmt::Display for Planned<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let view = self.view;
-        match self.plan {
-            Plan::Start { version, .. } => {
-                let number = version.number;
-                write!(f, "{view}: new version {number}, {}", self.because)?;
-            }
-            plan => write!(f, "{view}: {plan}")?,
+        if let Plan::Start { version, .. } = self.plan {
+            let number = version.number;
+            write!(f, "{view}: new version {number}, {}", self.because)?;
+        } else {
+            write!(f, "{view}: {}", self.plan)?;
         }
         if let Some(live) = &self.live {
             write!(f, "       (live: {live})")?;

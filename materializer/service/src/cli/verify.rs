@@ -12,7 +12,9 @@ use materializer_kafka::{Lane, Profile};
 use materializer_migrations::{CatalogClient, Role, Version};
 use materializer_model::definition::{CleanupPolicy, Target};
 use materializer_model::ports::{LogObserver, Sink, SinkReader};
-use materializer_model::{Clock, Mutation, Origin, SinkId, Topic, Unit, VersionId, VersionNumber};
+use materializer_model::{
+    Clock, Mutation, Origin, Row, SinkId, Topic, Unit, VersionId, VersionNumber,
+};
 use materializer_replay::verify::{
     Difference, Extent, Report, Request, Subject, VerifyError, against, verify,
 };
@@ -94,7 +96,7 @@ impl Found {
 
 impl Example {
     fn new(difference: &Difference) -> Self {
-        let row = |row: &materializer_model::Row| shown(&row.0);
+        let row = |row: &Row| shown(&row.0);
         Self {
             key: shown(&difference.key.0),
             should: difference.should.as_ref().map(row),
@@ -147,14 +149,16 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     // What has expired is told by the broker's time.
     context.clock.consumed(client.now().map_err(explain)?);
     let version = find(&client, &args.version)?;
-    let found = match args.against {
+    let right = match args.against {
         Some(number) => {
             let other = VersionId {
                 view: args.version.view.clone(),
                 number,
             };
             let other = find(&client, &other)?;
-            vec![compare(&config, &client, &other, &version)?]
+            let found = compare(&config, &client, &other, &version)?;
+            context.output.show(&found)?;
+            found.right
         }
         None => {
             let extent = if args.full {
@@ -165,10 +169,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
             fold_anew(context, &config, &client, &version, extent)?
         }
     };
-    for found in &found {
-        context.output.show(found)?;
-    }
-    if found.iter().all(|found| found.right) {
+    if right {
         return Ok(Exit::Done);
     }
     Err(Failure::refused(
@@ -194,14 +195,14 @@ fn find(client: &CatalogClient, id: &VersionId) -> Result<Version, Failure> {
     }
 }
 
-/// Compares each unit of a version with the log.
+/// Compares each unit of a version with the log and shows what is found; says whether all are right.
 fn fold_anew(
     context: &Context,
     config: &Config,
     client: &CatalogClient,
     version: &Version,
     extent: Extent,
-) -> Result<Vec<Found>, Failure> {
+) -> Result<bool, Failure> {
     if extent == Extent::Full && version.shards > 1 {
         return Err(Failure::refused(
             format!(
@@ -225,7 +226,7 @@ fn fold_anew(
         "{}.{}.{}",
         config.installation, version.id.view, version.id.number
     );
-    let mut found = Vec::new();
+    let mut right = true;
     for unit in version.units() {
         let (sink, mut stored) = reach(config, client, &unit, version)?;
         is_closed(client, &unit, &mut *stored)?;
@@ -239,9 +240,11 @@ fn fold_anew(
         };
         let report = verify(&mut subject, &request);
         let report = report.map_err(|fault| explain_unit(client, &unit, fault))?;
-        found.push(Found::new(unit.to_string(), report));
+        let found = Found::new(unit.to_string(), report);
+        context.output.show(&found)?;
+        right &= found.right;
     }
-    Ok(found)
+    Ok(right)
 }
 
 /// Returns which of a version's topics are compacted.
@@ -353,5 +356,40 @@ fn reach(
             Ok((Box::new(sink), Box::new(reader)))
         }
         Target::Memory {} => anyhow::bail!("`memory` is a sink of tests alone"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use materializer_model::Key;
+
+    use super::*;
+
+    #[test]
+    fn what_differs_is_shown_with_what_should_be_and_what_is() {
+        let difference = |key: &[u8], should: Option<&str>, is: Option<&str>| Difference {
+            key: Key::new(key),
+            should: should.map(|row| Row::new(row.as_bytes())),
+            is: is.map(|row| Row::new(row.as_bytes())),
+        };
+        let report = Report {
+            keys: 41_010,
+            missing: 1,
+            different: 1,
+            examples: vec![
+                difference(b"42", Some(r#"{"price":1}"#), None),
+                difference(b"\xff", Some("1"), Some("2")),
+            ],
+            ..Report::default()
+        };
+        let expected = r#"products/v2/c0/s0  wrong: 1 missing, 0 unexpected, 1 different, of 41 010 keys
+  `42`
+    should  {"price":1}
+    is      no row
+  `\xff`
+    should  1
+    is      2"#;
+        let found = Found::new("products/v2/c0/s0".to_owned(), report);
+        assert_eq!(found.to_string(), expected);
     }
 }
