@@ -51,13 +51,14 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let topic = Topic::new(&args.topic);
     let kafka = connect::kafka(&config)?;
     let sample = materializer_kafka::sample(&kafka, &topic, SAMPLE).map_err(|error| {
-        let known = materializer_kafka::list_topics(&kafka).unwrap_or_default();
-        let known: Vec<String> = known.keys().map(|topic| format!("`{topic}`")).collect();
-        Failure::new(
-            Exit::Failed,
-            error,
-            format!("the topics are {}", known.join(", ")),
-        )
+        let hint = match materializer_kafka::list_topics(&kafka) {
+            Ok(known) => {
+                let known: Vec<String> = known.keys().map(|topic| format!("`{topic}`")).collect();
+                format!("the topics are {}", known.join(", "))
+            }
+            Err(_) => unreachable_brokers(&config),
+        };
+        Failure::new(Exit::Failed, error, hint)
     })?;
     let samples: Vec<Record<'_>> = sample
         .rows
@@ -108,7 +109,9 @@ fn settings(args: &Args, context: &Context) -> Result<Config, Failure> {
     let draft = |dev| settings_draft(brokers, &args.redis, dev);
     let name = path.display().to_string();
     let config = Config::from_text(&name, &draft(false), context.environment())?;
-    let dev = materializer_kafka::broker_count(&connect::kafka(&config)?)? < 3;
+    let count = materializer_kafka::broker_count(&connect::kafka(&config)?)
+        .map_err(|error| Failure::new(Exit::Failed, error, unreachable_brokers(&config)))?;
+    let dev = count < 3;
     write_new(path, &draft(dev))?;
     context.output.note(format!(
         "{name}: written{}",
@@ -119,6 +122,11 @@ fn settings(args: &Args, context: &Context) -> Result<Config, Failure> {
         }
     ))?;
     context.config()
+}
+
+fn unreachable_brokers(config: &Config) -> String {
+    let brokers = &config.kafka.brokers;
+    format!("see whether Kafka listens at `{brokers}` and takes this login, then run `init` again")
 }
 
 fn settings_draft(brokers: &str, redis: &str, dev: bool) -> String {

@@ -22,7 +22,7 @@ pub(super) fn examine(config: &Config, follower: &Follower, holds_indices: bool)
     let existing = folder
         .ancestors()
         .find(|path| path.is_dir())
-        .unwrap_or(folder);
+        .unwrap_or(Path::new("."));
     match space_free(existing) {
         Ok(free) if free < LOW && holds_indices => findings.push(Finding::fault(
             "disk",
