@@ -81,7 +81,11 @@ impl PacedLane {
                     cursor.at.epoch = record.epoch;
                 }
                 LogRow::End { end, .. } => {
-                    cursor.at.next = cursor.at.next.max(end);
+                    if end > cursor.at.next {
+                        // What stands just before it was not seen, nor the epoch that it is of.
+                        cursor.at.next = end;
+                        cursor.at.epoch = None;
+                    }
                     cursor.ended = true;
                 }
             }
@@ -122,7 +126,8 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use materializer_model::memory::{MemoryLog, MemoryRecord, TopicSettings};
-    use materializer_model::{Offset, Partition, Topic};
+    use materializer_model::record::Headers;
+    use materializer_model::{LeaderEpoch, Offset, Partition, Record, Topic};
 
     use super::*;
 
@@ -132,7 +137,7 @@ mod tests {
         let topic = Topic::new("t");
         log.create(&topic, TopicSettings::kept(2));
         let produce = |n: usize| {
-            let partition = Partition(i32::from(n % 3 == 0));
+            let partition = Partition(i32::from(n.is_multiple_of(3)));
             log.produce(&topic, partition, MemoryRecord::text(&n.to_string(), None));
         };
         (0..100).for_each(produce);
@@ -178,5 +183,67 @@ mod tests {
         keys.sort_by_key(|key| key.parse::<usize>().unwrap());
         let expected: Vec<String> = (0..110).map(|n| n.to_string()).collect();
         assert_eq!(keys, expected);
+    }
+
+    /// Delivers a record and then the end above it, and notes what is assigned.
+    struct Scripted {
+        rows: Vec<(Offset, Option<LeaderEpoch>)>,
+        end: Offset,
+        assigned: Arc<Mutex<Vec<Assignment>>>,
+    }
+
+    impl LogReader for Scripted {
+        fn assign(&mut self, from: &[Assignment]) -> Result<(), LogError> {
+            *self.assigned.lock().unwrap() = from.to_vec();
+            Ok(())
+        }
+
+        fn poll(&mut self, _: Duration, out: &mut RowBatch) -> Result<(), LogError> {
+            let topic = Topic::new("t");
+            for (offset, epoch) in self.rows.drain(..) {
+                let record = Record {
+                    topic: &topic,
+                    partition: Partition(0),
+                    offset,
+                    epoch,
+                    timestamp: None,
+                    key: None,
+                    value: None,
+                    headers: Headers::default(),
+                };
+                out.push_record(&record, []);
+            }
+            out.push_end(&topic, Partition(0), self.end);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_epoch_of_a_record_is_not_told_of_what_stands_above_it() {
+        // A later epoch's commit marker above the record: with the record's epoch the broker would say
+        // that the log was truncated below it.
+        for (end, epoch) in [(Offset(10), Some(LeaderEpoch(3))), (Offset(11), None)] {
+            let assigned: Arc<Mutex<Vec<Assignment>>> = Arc::default();
+            let noted = Arc::clone(&assigned);
+            let mut lane = PacedLane::open(Box::new(move |_| {
+                Ok(Box::new(Scripted {
+                    rows: vec![(Offset(9), Some(LeaderEpoch(3)))],
+                    end,
+                    assigned: Arc::clone(&noted),
+                }))
+            }))
+            .unwrap();
+            let at = |next, epoch| Assignment {
+                topic: Topic::new("t"),
+                partition: Partition(0),
+                next,
+                epoch,
+            };
+            lane.assign(&[at(Offset(0), None)]).unwrap();
+            for _ in 0..2 {
+                lane.poll(Duration::ZERO, &mut RowBatch::default()).unwrap();
+            }
+            assert_eq!(*assigned.lock().unwrap(), [at(end, epoch)]);
+        }
     }
 }

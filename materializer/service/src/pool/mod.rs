@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use materializer_migrations::{Version, desired};
 use materializer_model::definition::Target;
+use materializer_model::ports::ControlError;
 use materializer_model::progress::{Claim, Directive, Feed, Phase, Progress};
 use materializer_model::{
     ClaimId, Clock, Monotonic, Offset, ProcessId, Token, Topic, Unit, ViewName, WorkerId,
@@ -146,10 +147,12 @@ impl Pool {
         for running in self.units.values() {
             running.stop();
         }
+        let mut answers = true;
         for (unit, running) in std::mem::take(&mut self.units) {
             let (_, report) = running.join();
-            if let Some(report) = report {
-                self.report(&unit, report);
+            // Each report is waited for: a log that does not answer holds the end up once.
+            if let Some(report) = report.filter(|_| answers) {
+                answers = self.report(&unit, report);
             }
         }
     }
@@ -330,8 +333,10 @@ impl Pool {
             let due = self.published.get(&unit).is_none_or(|last| {
                 now.since(last.at) >= REPORT_EVERY || last.health != report.health.word()
             });
-            if due || asked.contains(&unit.version.view) {
-                self.report(&unit, report);
+            let due = due || asked.contains(&unit.version.view);
+            // Each report is waited for: a log that does not answer holds the round up once.
+            if due && !self.report(&unit, report) {
+                return;
             }
         }
     }
@@ -348,7 +353,8 @@ impl Pool {
         views
     }
 
-    fn report(&mut self, unit: &Unit, mut report: Progress) {
+    /// Publishes a report; says whether the log answered, so that others are worth the wait.
+    fn report(&mut self, unit: &Unit, mut report: Progress) -> bool {
         self.sequence += 1;
         report.worker = self.settings.worker.clone();
         report.process = self.settings.process.clone();
@@ -361,9 +367,13 @@ impl Pool {
                     health: report.health.word(),
                 };
                 self.published.insert(unit.clone(), published);
+                true
             }
             // The next round tries again; a log that cannot be reached is told once, by whoever reads.
-            Err(error) => tracing::debug!(%unit, %error, "report failed"),
+            Err(error) => {
+                tracing::debug!(%unit, %error, "report failed");
+                matches!(error, ControlError::Refused(_) | ControlError::Lost(_))
+            }
         }
     }
 }

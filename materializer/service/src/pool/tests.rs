@@ -1,7 +1,9 @@
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use materializer_migrations::{CatalogClient, Verb};
-use materializer_model::memory::{ManualClock, MemoryControl};
+use materializer_model::memory::{ManualClock, MemoryControl, MemoryControlLog};
+use materializer_model::ports::{ControlIdentity, ControlLog, ControlRecord, ControlTopic};
 use materializer_model::progress::Health;
 use materializer_model::{EventId, Fingerprint, Timestamp, ViewDefinition};
 
@@ -54,6 +56,45 @@ impl Feeder for Idle {
         self.health = Health::Waiting {
             why: "closed".into(),
         };
+    }
+}
+
+/// Control topics that can be read and, at times, not written: nobody answers then.
+struct Mute {
+    log: MemoryControlLog,
+    /// How many appends were waited for in vain; `None` while they are answered.
+    waited: Arc<Mutex<Option<u32>>>,
+}
+
+impl ControlLog for Mute {
+    fn create(&mut self) -> Result<ControlIdentity, ControlError> {
+        self.log.create()
+    }
+
+    fn identity(&mut self) -> Result<Option<ControlIdentity>, ControlError> {
+        self.log.identity()
+    }
+
+    fn append(
+        &mut self,
+        topic: ControlTopic,
+        key: Option<&str>,
+        value: Option<&[u8]>,
+    ) -> Result<Offset, ControlError> {
+        if let Some(waited) = &mut *self.waited.lock().unwrap() {
+            *waited += 1;
+            return Err(ControlError::Unknown("no answer in time".into()));
+        }
+        self.log.append(topic, key, value)
+    }
+
+    fn read(
+        &mut self,
+        topic: ControlTopic,
+        from: Offset,
+        out: &mut Vec<ControlRecord>,
+    ) -> Result<Offset, ControlError> {
+        self.log.read(topic, from, out)
     }
 }
 
@@ -120,8 +161,12 @@ impl Place {
     }
 
     fn pool(&self, worker: &str, slots: usize) -> Pool {
+        self.pool_on(Box::new(self.topics.log()), worker, slots)
+    }
+
+    fn pool_on(&self, log: Box<dyn ControlLog>, worker: &str, slots: usize) -> Pool {
         let clock: Arc<dyn Clock> = Arc::new(self.clock.clone());
-        let control = Control::open(Box::new(self.topics.log()), Arc::clone(&clock));
+        let control = Control::open(log, Arc::clone(&clock));
         let settings = Settings {
             worker: WorkerId::new(worker),
             process: ProcessId::new(format!("{worker}-process")),
@@ -239,4 +284,22 @@ fn the_last_report_of_a_unit_is_made_after_it_was_closed() {
         };
         assert_eq!(heard.report.health, closed);
     }
+}
+
+#[test]
+fn a_log_that_does_not_answer_holds_a_round_up_once_and_not_for_every_unit() {
+    let place = Place::new();
+    let waited: Arc<Mutex<Option<u32>>> = Arc::default();
+    let log = Mute {
+        log: place.topics.log(),
+        waited: Arc::clone(&waited),
+    };
+    let mut pool = place.pool_on(Box::new(log), "one", 8);
+    until(&mut pool, "both are fed", |_, state| reported(state) == 2);
+    *waited.lock().unwrap() = Some(0);
+    place.clock.advance(Duration::from_secs(2));
+    step(&mut pool);
+    assert_eq!(*waited.lock().unwrap(), Some(1));
+    pool.close();
+    assert_eq!(*waited.lock().unwrap(), Some(2));
 }
