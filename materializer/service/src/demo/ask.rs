@@ -146,9 +146,10 @@ impl Ask for Documents {
         }
         let mut answer = answered_by(&response)?;
         let body = response.body_mut().read_to_vec()?;
-        let found = match status.is_success() {
-            true => Some(serde_json::from_slice(&body).context("a document")?),
-            false => None,
+        let found = if status.is_success() {
+            Some(serde_json::from_slice(&body).context("a document")?)
+        } else {
+            None
         };
         answer.documents.push((product, found));
         Ok(answer)

@@ -113,7 +113,7 @@ fn tell_proof(
     };
     let story = Story {
         settings,
-        oracle,
+        oracle: Arc::clone(&oracle),
         products,
         narrator: narrator.clone(),
         interrupted: interrupted.clone(),
@@ -124,26 +124,28 @@ fn tell_proof(
     }
     output.show(&proof)?;
     if settings.hold {
-        hold(stage, narrator, interrupted)?;
+        hold(stage, &oracle, narrator, interrupted)?;
     }
     let is_proved = proof.unmet.is_empty();
     Ok(if is_proved { Exit::Done } else { Exit::Failed })
 }
 
 /// Goes on serving, and says what there is to try.
-fn hold(stage: &Stage, narrator: &Narrator, interrupted: &Interrupted) -> anyhow::Result<()> {
-    let http = stage.http;
+fn hold(
+    stage: &Stage,
+    oracle: &Oracle,
+    narrator: &Narrator,
+    interrupted: &Interrupted,
+) -> anyhow::Result<()> {
+    let (http, key) = (stage.http, shop::key(oracle.listed().unwrap_or(0)));
     let mut lines = vec![
         format!("curl -i '{http}/v1/views/product-search/search?q=title:shoe&size=3'"),
-        format!(
-            "curl -i {http}/v1/views/product-search/documents/{}",
-            shop::key(7)
-        ),
+        format!("curl -i {http}/v1/views/product-search/documents/{key}"),
         format!("curl {http}/v1/views"),
         format!("curl {http}/metrics"),
     ];
     if stage.redis().is_some() {
-        let (port, key) = (stage.redis_port.port(), shop::key(7));
+        let port = stage.redis_port.port();
         lines.push(format!("redis-cli -p {port} GET product:{key}"));
     }
     let minutes = HOLD_MAX.as_secs() / 60;
