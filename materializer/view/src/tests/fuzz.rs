@@ -85,6 +85,8 @@ proptest! {
         let at = at.index(bytes.len());
         bytes[at] = byte;
         let text = std::str::from_utf8(&bytes);
+        // Poison where an object is looked for, a number to the reference that looks at nothing.
+        prop_assume!(!text.is_ok_and(|text| text.parse().is_ok_and(f64::is_infinite)));
         let whole = text.is_ok_and(|text| serde_json::from_str::<IgnoredAny>(text).is_ok());
         let decoded = !matches!(
             apply(&field("event.a"), &bytes),
