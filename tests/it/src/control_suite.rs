@@ -101,6 +101,6 @@ fn an_end_before_what_was_read_is_a_lost_log(log: &mut impl ControlLog) {
     let (end, _) = read(log, ControlTopic::Claims, Offset(0));
     let error = log
         .read(ControlTopic::Claims, end.next(), &mut Vec::new())
-        .unwrap_err();
+        .expect_err("a log that ends before what was seen");
     assert!(matches!(error, ControlError::Lost(_)), "{error:?}");
 }

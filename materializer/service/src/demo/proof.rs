@@ -284,7 +284,9 @@ mod tests {
             |_, seen| seen.mixed = 1,
             |_, seen| seen.failed = 1,
             |_, seen| seen.reads = 0,
-            |_, seen| { seen.moves.pop(); },
+            |_, seen| {
+                seen.moves.pop();
+            },
         ];
         for (at, change) in breaks.into_iter().enumerate() {
             assert_ne!(concluded(change), [""; 0], "break {at}");
