@@ -1,6 +1,7 @@
 //! The suite that all sinks share.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,11 +43,16 @@ impl DiskPlace {
     }
 }
 
+/// Takes a folder away in one instant: a merge that outlives its writer may still write files there,
+/// so that a folder which is emptied file by file may not be empty at the end.
+fn take_away(folder: &Path) {
+    let elsewhere = TempDir::new_in(folder.parent().expect("a parent")).expect("a folder");
+    fs::rename(folder, elsewhere.path().join("gone")).expect("renamed");
+}
+
 /// Copies a folder, in place of what is at `to`.
 fn replace(from: &Path, to: &Path) {
-    if to.exists() {
-        fs::remove_dir_all(to).expect("removed");
-    }
+    take_away(to);
     copy(from, to);
 }
 
@@ -57,8 +63,14 @@ fn copy(from: &Path, to: &Path) {
         let target = to.join(entry.file_name());
         if entry.path().is_dir() {
             copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).expect("copied");
+        } else if let Err(fault) = fs::copy(entry.path(), target) {
+            // What a merge that outlives its writer tidied up.
+            assert_eq!(
+                fault.kind(),
+                ErrorKind::NotFound,
+                "{}",
+                entry.path().display()
+            );
         }
     }
 }
@@ -100,7 +112,7 @@ impl Place for DiskPlace {
     fn harm(&self, unit: &Unit, harm: Harm) -> bool {
         match harm {
             Harm::Empty => {
-                fs::remove_dir_all(self.view_dir(unit)).expect("removed");
+                take_away(&self.view_dir(unit));
                 true
             }
             // It stands in the same file as the list of what holds the rows.
