@@ -16,18 +16,20 @@ use materializer_model::progress::GateReading;
 use materializer_model::{
     Clock, EventId, Monotonic, Offset, ProcessId, Timestamp, Unit, VersionId, ViewDefinition,
 };
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::append::append;
 use crate::catalog::Verdict;
 use crate::decide::{Action, AliasSeen, Begun, Fact, Observed, Sample, Subject, decide};
 use crate::defect::{Defect, is_planted};
 use crate::event::{Body, Envelope, NEVER, SCHEMA};
+use crate::faults::{About, Faults};
 use crate::gates::{self, Evidence};
 use crate::history::describe;
 use crate::lifecycle::Role;
 use crate::reports::{COORDINATOR, CoordinatorReport, FollowError, Follower};
 use crate::sampling::{Counts, sample};
+use crate::versions::View;
 
 /// How often a coordinator reports, and learns the broker's time from it.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
@@ -114,7 +116,7 @@ struct Memory {
     counts: Counts,
     aliases: BTreeMap<VersionId, (AliasSeen, Monotonic)>,
     deleted: BTreeSet<VersionId>,
-    faults: BTreeMap<String, String>,
+    faults: Faults,
     reported: Option<Monotonic>,
     sequence: u64,
     broker: Option<(u64, Timestamp, Monotonic)>,
@@ -172,7 +174,7 @@ impl Coordinator {
                 "the event at offset {} is a newer program's: {}",
                 newer.at, newer.why
             );
-            self.note("catalog".to_owned(), Some(why.clone()));
+            self.memory.faults.begin(About::Catalog, why.clone());
             return Err(CoordinatorError::Stopped(why));
         }
         let Some(now) = self.broker_time() else {
@@ -224,7 +226,7 @@ impl Coordinator {
             sequence: self.memory.sequence,
             folded: self.state.catalog().known_to(),
             sampled: self.sampled_gates(),
-            faults: self.memory.faults.values().cloned().collect(),
+            faults: self.memory.faults.told(),
         };
         let value = serde_json::to_vec(&report).expect("a report always serialises");
         let key = self.who();
@@ -290,6 +292,7 @@ impl Coordinator {
             .samples
             .retain(|id, _| in_role(id, Role::Building) || in_role(id, Role::Standby));
         memory.deleted.retain(|id| in_role(id, Role::Retiring));
+        memory.faults.forget_old(catalog);
     }
 
     fn decide(&self, now: Timestamp) -> Vec<Action> {
@@ -442,11 +445,19 @@ impl Coordinator {
     }
 
     fn saw_alias(&mut self, id: VersionId, seen: AliasSeen) {
-        let fault = match &seen {
-            AliasSeen::Fault(why) => Some(format!("alias of `{id}`: {why}")),
-            AliasSeen::Held | AliasSeen::Is(_) => None,
-        };
-        self.note(format!("alias {id}"), fault);
+        let about = About::Alias(id.clone());
+        let view = self.state.catalog().view(&id.view);
+        let of_live = view.filter(|view| view.live().is_some_and(|live| live.id == id));
+        let wanted = of_live.and_then(View::pointer);
+        match &seen {
+            AliasSeen::Fault(why) => {
+                let fault = format!("alias of `{id}`: {why}");
+                self.memory.faults.begin(about, fault);
+            }
+            // It will be moved: whether what kept it from being moved has ended is told then.
+            AliasSeen::Is(stored) if wanted.is_some() && *stored != wanted => {}
+            AliasSeen::Held | AliasSeen::Is(_) => self.memory.faults.end(&about),
+        }
         let at = self.clock.monotonic();
         self.memory.aliases.insert(id, (seen, at));
     }
@@ -457,10 +468,12 @@ impl Coordinator {
         let moved = self.admin(&id, |admin| admin.move_alias(&id.view, pointer));
         let seen = match moved {
             _ if is_planted(Defect::AliasUnread) => AliasSeen::Is(Some(pointer.clone())),
-            Ok(_) => self.read_alias(&id),
+            Ok(_) => {
+                info!(version = %id, epoch = pointer.epoch.0, "moved the alias");
+                self.read_alias(&id)
+            }
             Err(fault) => AliasSeen::Fault(fault.to_string()),
         };
-        info!(version = %id, epoch = pointer.epoch.0, ?seen, "moved the alias");
         self.saw_alias(id, seen);
     }
 
@@ -475,27 +488,18 @@ impl Coordinator {
     }
 
     fn delete(&mut self, id: VersionId, at: Offset) {
-        let key = format!("delete {id}");
+        let about = About::Deletion(id.clone());
         match self.admin(&id, |admin| admin.retire(&id, at, DELETE_BUDGET)) {
             Ok(retired) => {
                 if retired.is_none_or(|retired| retired.finished) {
                     self.memory.deleted.insert(id);
                 }
-                self.note(key, None);
+                self.memory.faults.end(&about);
             }
-            Err(fault) => self.note(key, Some(format!("deletion of `{id}`: {fault}"))),
-        }
-    }
-
-    /// Keeps a fault for the next report, and logs it when it begins.
-    fn note(&mut self, key: String, fault: Option<String>) {
-        let Some(fault) = fault else {
-            self.memory.faults.remove(&key);
-            return;
-        };
-        if self.memory.faults.get(&key) != Some(&fault) {
-            warn!("{fault}");
-            self.memory.faults.insert(key, fault);
+            Err(fault) => {
+                let fault = format!("deletion of `{id}`: {fault}");
+                self.memory.faults.begin(about, fault);
+            }
         }
     }
 }

@@ -3,8 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use materializer_model::definition::Target;
-use materializer_model::progress::{Directive, Feed, StoredCheckpoint};
+use materializer_model::progress::{Directive, Feed};
 use materializer_model::{Unit, WorkerId};
 
 use crate::catalog::Catalog;
@@ -28,27 +27,13 @@ pub fn desired(catalog: &Catalog, reports: &Reports, me: &WorkerId) -> BTreeMap<
                     skips: view.skips.clone(),
                     on_error: version.definition.on_error.clone(),
                     gates: version.definition.gates.clone(),
-                    last_reported: last_reported(version, &unit, reports, me).cloned(),
+                    last_reported: reports.expected(version, &unit, me).cloned(),
                 };
                 directives.insert(unit, directive);
             }
         }
     }
     directives
-}
-
-/// Returns what the sink that `me` would open must not be behind. A server is the same for all; a copy
-/// that another worker held is on another disk, and `me` builds it anew.
-fn last_reported<'a>(
-    version: &Version,
-    unit: &Unit,
-    reports: &'a Reports,
-    me: &WorkerId,
-) -> Option<&'a StoredCheckpoint> {
-    match version.definition.to {
-        Target::Redis(_) | Target::Memory {} => reports.last_reported(unit),
-        Target::Tantivy(_) => reports.last_reported_by(unit, me),
-    }
 }
 
 fn feed(version: &Version) -> Option<Feed> {

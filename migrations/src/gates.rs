@@ -60,6 +60,8 @@ pub fn names() -> Vec<&'static str> {
 #[derive(Debug)]
 pub struct Evidence<'a> {
     units: Vec<(Unit, Result<&'a Heard<Progress>, String>)>,
+    /// The units whose sink is not known to have what was once reported of them.
+    behind: Vec<Unit>,
 }
 
 impl<'a> Evidence<'a> {
@@ -83,8 +85,21 @@ impl<'a> Evidence<'a> {
             let report = fresh(&unit);
             (unit, report)
         });
+        let units: Vec<_> = units.collect();
+        let is_behind = |heard: &&Heard<Progress>| {
+            let Progress { unit, worker, .. } = &heard.report;
+            let expected = reports.expected(version, unit, worker);
+            let has = heard.report.checkpoint.as_ref();
+            expected.is_some_and(|had| has.is_none_or(|has| has.0.is_behind(&had.0)))
+        };
+        let fresh = units.iter().filter_map(|(_, report)| report.as_ref().ok());
         Self {
-            units: units.collect(),
+            behind: fresh
+                .copied()
+                .filter(is_behind)
+                .map(|heard| heard.report.unit.clone())
+                .collect(),
+            units,
         }
     }
 
@@ -243,7 +258,11 @@ fn health(evidence: &Evidence<'_>) -> GateReading {
             )),
             Health::Ok | Health::Waiting { .. } | Health::Lagging | Health::Stalled { .. } => None,
         });
-    match bad {
+    let behind = || {
+        let unit = evidence.behind.first()?;
+        Some(format!("`{unit}` is behind what was reported of it"))
+    };
+    match bad.or_else(behind) {
         Some(why) => reading(HEALTH, false, why),
         None if evidence.is_complete() => reading(HEALTH, true, "whole".to_owned()),
         None => unknown(HEALTH, "not every unit has reported"),
@@ -408,7 +427,10 @@ mod tests {
     #[test]
     fn what_was_not_read_does_not_hold() {
         assert!(!documents_ratio(Ratio { min: 0.0, max: 9.0 }, None).holds);
-        let none = Evidence { units: Vec::new() };
+        let none = Evidence {
+            units: Vec::new(),
+            behind: Vec::new(),
+        };
         for reading in continuous(&none, Duration::ZERO) {
             let vacuous = [REPORTS, HEALTH, SERVABLE].contains(&reading.gate.as_str());
             assert!(vacuous || !reading.holds, "{reading:?}");

@@ -12,6 +12,7 @@ pub mod decide;
 mod defect;
 pub mod desired;
 pub mod event;
+mod faults;
 pub mod gates;
 pub mod history;
 pub mod judge;

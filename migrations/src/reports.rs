@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use materializer_model::definition::Target;
 use materializer_model::ports::{
     ControlError, ControlIdentity, ControlLog, ControlRecord, ControlTopic,
 };
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog::{Catalog, Verdict};
 use crate::event::{Body, Envelope, NEVER, SCHEMA};
+use crate::versions::Version;
 
 /// The progress key of a gateway is this and its name.
 pub const GATEWAY: &str = "gateway/";
@@ -69,7 +71,9 @@ pub struct Heard<T> {
 #[derive(Clone, Debug, Default)]
 pub struct Reports {
     units: BTreeMap<Unit, Heard<Progress>>,
+    /// The furthest that was ever reported of each unit.
     checkpoints: BTreeMap<Unit, StoredCheckpoint>,
+    /// The same since the worker that reported last took the unit.
     tenures: BTreeMap<Unit, (WorkerId, StoredCheckpoint)>,
     claims: BTreeMap<Unit, (Offset, Claim)>,
     gateways: BTreeMap<String, Heard<GatewayReport>>,
@@ -89,18 +93,22 @@ impl Reports {
         self.units.values()
     }
 
-    /// Returns the furthest checkpoint that was ever reported of a unit.
+    /// Returns what the sink of a version's unit must not be behind where `worker` feeds it. A server is
+    /// the same for all; a copy that another worker held is on another disk, and is built anew.
     #[must_use]
-    pub fn last_reported(&self, unit: &Unit) -> Option<&StoredCheckpoint> {
-        self.checkpoints.get(unit)
-    }
-
-    /// Returns the furthest checkpoint that a worker reported of a unit since it took it; nothing once
-    /// another one has reported one: what it holds itself is then of an earlier time, or gone.
-    #[must_use]
-    pub fn last_reported_by(&self, unit: &Unit, worker: &WorkerId) -> Option<&StoredCheckpoint> {
-        let (by, checkpoint) = self.tenures.get(unit)?;
-        (by == worker).then_some(checkpoint)
+    pub fn expected(
+        &self,
+        version: &Version,
+        unit: &Unit,
+        worker: &WorkerId,
+    ) -> Option<&StoredCheckpoint> {
+        match version.definition.to {
+            Target::Redis(_) | Target::Memory {} => self.checkpoints.get(unit),
+            Target::Tantivy(_) => {
+                let (by, furthest) = self.tenures.get(unit)?;
+                (by == worker).then_some(furthest)
+            }
+        }
     }
 
     /// Returns a unit's newest claim and its offset.
@@ -183,18 +191,29 @@ impl Reports {
             self.tenures.remove(&unit);
             return;
         };
-        let Some(reported) = &heard.report.checkpoint else {
-            return;
-        };
-        let is_past = |known: &StoredCheckpoint| known.0.seq > reported.0.seq;
-        let by = &heard.report.worker;
-        if !self.last_reported_by(&unit, by).is_some_and(is_past) {
-            let tenure = (by.clone(), reported.clone());
+        let report = &heard.report;
+        for reported in [&report.until, &report.checkpoint].into_iter().flatten() {
+            let known = self.checkpoints.remove(&unit);
+            let furthest = raised(known, reported);
+            self.checkpoints.insert(unit.clone(), furthest);
+            let known = self.tenures.remove(&unit);
+            let known = known.filter(|(by, _)| *by == report.worker);
+            let furthest = raised(known.map(|(_, known)| known), reported);
+            let tenure = (report.worker.clone(), furthest);
             self.tenures.insert(unit.clone(), tenure);
         }
-        if !self.last_reported(&unit).is_some_and(is_past) {
-            self.checkpoints.insert(unit, reported.clone());
+    }
+}
+
+/// Returns the furthest of what is known and what is reported now. Commits are counted anew after the
+/// sink went back, so that positions alone tell which is further.
+fn raised(known: Option<StoredCheckpoint>, reported: &StoredCheckpoint) -> StoredCheckpoint {
+    match known {
+        Some(mut known) if reported.0.is_behind(&known.0) => {
+            known.0.raise_to(&reported.0);
+            known
         }
+        Some(_) | None => reported.clone(),
     }
 }
 

@@ -275,6 +275,31 @@ impl Checkpoint {
         })
     }
 
+    /// Says whether a position lacks something that `other` has.
+    #[must_use]
+    pub fn is_behind(&self, other: &Self) -> bool {
+        other.positions().any(|(topic, partition, had)| {
+            self.position(topic, partition)
+                .is_none_or(|has| has.next < had.next)
+        })
+    }
+
+    /// Puts every position that `other` has further to where `other` has it.
+    pub fn raise_to(&mut self, other: &Self) {
+        for (topic, theirs) in &other.topics {
+            let Some(ours) = self.topics.get_mut(topic) else {
+                self.topics.insert(topic.clone(), theirs.clone());
+                continue;
+            };
+            for (partition, had) in &theirs.partitions {
+                let has = ours.partitions.entry(*partition).or_insert(*had);
+                if has.next < had.next {
+                    *has = *had;
+                }
+            }
+        }
+    }
+
     /// Says whether every partition has a bar and has reached it. A partition without a bar is
     /// unknown, and unknown is not reached.
     #[must_use]

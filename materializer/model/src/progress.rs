@@ -130,6 +130,10 @@ pub struct Progress {
     pub token: Token,
     /// The last checkpoint that the sink acknowledged; `None` before the first commit.
     pub checkpoint: Option<StoredCheckpoint>,
+    /// What was reported of the unit before, while `checkpoint` is behind it or not known yet. The topic
+    /// may keep this report alone: without it nobody would know what the sink once had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<StoredCheckpoint>,
     /// How far it is.
     pub phase: Phase,
     /// How it is.

@@ -107,6 +107,7 @@ struct Rewind {
 /// How things stood at the end of the last step.
 #[derive(Default)]
 struct Reading {
+    until: Option<Checkpoint>,
     gates: Vec<GateReading>,
     lag: Option<Lag>,
     ends_age: Option<Duration>,
@@ -304,7 +305,7 @@ impl Worker {
                 }
             }
         }
-        let passed = |rewind: &Rewind| !is_behind(&checkpoint, &rewind.until);
+        let passed = |rewind: &Rewind| !checkpoint.is_behind(&rewind.until);
         if self.rewind.as_ref().is_some_and(passed) {
             info!(unit = %self.settings.unit, "the unit is past its last reported position again");
             self.rewind = None;
@@ -508,13 +509,4 @@ impl Worker {
         self.rows_taken = 0;
         self.blocked = None;
     }
-}
-
-/// Says whether `checkpoint` lacks something that `reported` had.
-fn is_behind(checkpoint: &Checkpoint, reported: &Checkpoint) -> bool {
-    reported.positions().any(|(topic, partition, had)| {
-        checkpoint
-            .position(topic, partition)
-            .is_none_or(|has| has.next < had.next)
-    })
 }

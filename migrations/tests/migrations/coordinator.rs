@@ -216,3 +216,24 @@ fn an_alias_that_somebody_else_changed_is_put_right() {
     world.ticks(14);
     assert_eq!(world.alias(), (Some(2), Some(2)), "it was older");
 }
+
+#[test]
+fn an_emptied_version_gets_no_alias_and_that_is_told_until_another_one_is_live() {
+    let mut world = World::new();
+    assert_eq!(world.ask(apply(definition("a"))), Outcome::Done);
+    world.until("v1 is live", |w| w.role(1) == Some(Role::Live));
+    assert_eq!(world.alias(), (Some(1), Some(1)));
+    world.store.clear();
+    world.until("it is told", |w| !w.status().faults.is_empty());
+    assert_eq!(world.ask(apply(definition("b"))), Outcome::Done);
+    for _ in 0..40 {
+        world.tick();
+        assert_eq!(world.alias(), (Some(1), None));
+        let faults = world.status().faults;
+        assert_eq!(faults, ["alias of `products@v1`: there is no `products@v1`"]);
+    }
+    assert_eq!(world.ask(promote(2)), Outcome::Done);
+    world.ticks(4);
+    assert_eq!(world.alias(), (Some(2), Some(2)));
+    assert_eq!(world.status().faults, [""; 0]);
+}

@@ -1,74 +1,111 @@
 //! What a worker is told of a unit that it would feed.
 
-use std::collections::BTreeMap;
-
 use materializer_migrations::Follower;
 use materializer_migrations::desired::desired;
+use materializer_model::memory::MemoryControlLog;
 use materializer_model::ports::{ControlLog, ControlTopic};
-use materializer_model::progress::StoredCheckpoint;
-use materializer_model::{
-    Bar, CatalogId, Checkpoint, ClaimId, Counts, Token, Unit, ViewDefinition, WorkerId,
-};
+use materializer_model::progress::{Progress, StoredCheckpoint};
+use materializer_model::{CatalogId, ClaimId, Token, Unit, ViewDefinition, WorkerId};
 
-use crate::sample::{apply, definition, tantivy, version};
+use crate::sample::{apply, checkpoint, definition, tantivy, version};
 use crate::world::{Said, World, progress};
 
-/// Has workers report commits of one unit of a version, in this order, and checks as of which commit
-/// each would be told that the unit was reported.
-fn check(view: ViewDefinition, reports: &[(&str, u64)], expected: [(&str, Option<u64>); 2]) {
-    let mut world = World::new();
-    world.ask(apply(view));
-    let unit = Unit {
+/// The positions in two partitions.
+type At = [u64; 2];
+
+fn unit() -> Unit {
+    Unit {
         version: version(1),
         copy: 0,
         shard: 0,
-    };
-    let mut log = world.control.log();
-    for (sequence, (worker, seq)) in (1_000..).zip(reports) {
-        let token = Token {
-            catalog: CatalogId::new("catalog"),
-            claim_offset: 0,
-            claim: ClaimId::new("claim"),
-        };
-        let mut report = progress(unit.clone(), token, sequence, &Said::default());
-        report.worker = WorkerId::new(*worker);
-        report.checkpoint = Some(StoredCheckpoint(Checkpoint {
-            seq: *seq,
-            topics: BTreeMap::new(),
-            bar: Bar::default(),
-            counts: Counts::default(),
-        }));
-        let value = serde_json::to_vec(&report).expect("serialises");
-        log.append(
-            ControlTopic::Progress,
-            Some(&unit.to_string()),
-            Some(&value),
-        )
-        .expect("appended");
     }
+}
+
+fn report(worker: &str, sequence: u64) -> Progress {
+    let token = Token {
+        catalog: CatalogId::new("catalog"),
+        claim_offset: 0,
+        claim: ClaimId::new("claim"),
+    };
+    let mut report = progress(unit(), token, sequence, &Said::default());
+    report.worker = WorkerId::new(worker);
+    report
+}
+
+fn append(log: &mut MemoryControlLog, report: &Progress) {
+    let value = serde_json::to_vec(report).expect("serialises");
+    let key = unit().to_string();
+    log.append(ControlTopic::Progress, Some(&key), Some(&value))
+        .expect("appended");
+}
+
+/// Returns the positions that a worker is told.
+fn told(log: &mut MemoryControlLog, worker: &str) -> Option<At> {
     let mut follower = Follower::default();
-    follower.follow(&mut log).expect("read");
-    for (worker, seq) in expected {
-        let me = WorkerId::new(worker);
-        let directives = desired(follower.catalog(), follower.reports(), &me);
-        let told = directives[&unit].last_reported.as_ref();
-        assert_eq!(told.map(|at| at.0.seq), seq, "{worker} after {reports:?}");
+    follower.follow(log).expect("read");
+    let me = WorkerId::new(worker);
+    let directives = desired(follower.catalog(), follower.reports(), &me);
+    let told = directives[&unit()].last_reported.as_ref()?;
+    let next: Vec<u64> = told.0.positions().map(|(_, _, at)| at.next.0).collect();
+    Some(next.try_into().expect("two partitions"))
+}
+
+/// Has workers report commits of one unit of a version, each with its number and positions, in this
+/// order, and checks what each would be told was reported of the unit.
+fn check(view: ViewDefinition, reports: &[(&str, u64, At)], expected: [(&str, Option<At>); 2]) {
+    let mut world = World::new();
+    world.ask(apply(view));
+    let mut log = world.control.log();
+    for (sequence, (worker, seq, next)) in (1_000..).zip(reports) {
+        let mut report = report(worker, sequence);
+        report.checkpoint = Some(StoredCheckpoint(checkpoint(*seq, *next)));
+        append(&mut log, &report);
+    }
+    for (worker, at) in expected {
+        assert_eq!(told(&mut log, worker), at, "{worker} after {reports:?}");
     }
 }
 
 #[test]
 fn a_copy_is_expected_only_where_the_worker_that_holds_it_left_it() {
     let copy = || tantivy("a", 1);
-    check(copy(), &[("a", 7)], [("a", Some(7)), ("b", None)]);
+    let (far, near) = ([70, 70], [50, 50]);
+    check(copy(), &[("a", 7, far)], [("a", Some(far)), ("b", None)]);
     // It was built anew by `b`, from the genesis: fewer commits, and none of them went back.
-    let anew = [("a", 7), ("b", 1), ("b", 2)];
-    check(copy(), &anew, [("a", None), ("b", Some(2))]);
+    let anew = [("a", 7, far), ("b", 1, [0, 0]), ("b", 2, near)];
+    check(copy(), &anew, [("a", None), ("b", Some(near))]);
     // Its disk came back with an earlier state.
-    check(copy(), &[("a", 7), ("a", 5)], [("a", Some(7)), ("b", None)]);
+    let back = [("a", 7, far), ("a", 5, near)];
+    check(copy(), &back, [("a", Some(far)), ("b", None)]);
 }
 
 #[test]
 fn rows_on_a_server_are_expected_by_whoever_takes_them_over() {
-    let rows = [("a", 7), ("b", 5)];
-    check(definition("a"), &rows, [("a", Some(7)), ("b", Some(7))]);
+    let far = Some([70, 70]);
+    let rows = [("a", 7, [70, 70]), ("b", 5, [50, 50])];
+    check(definition("a"), &rows, [("a", far), ("b", far)]);
+}
+
+#[test]
+fn positions_tell_what_is_further_and_not_the_number_of_commits() {
+    let check = |reports: &[(&str, u64, At)], expected| {
+        check(definition("a"), reports, [("a", expected), ("b", expected)]);
+    };
+    // The sink went back, and many small commits follow.
+    check(&[("a", 7, [70, 70]), ("a", 9, [60, 60])], Some([70, 70]));
+    // The whole gap came in one commit.
+    check(&[("a", 7, [70, 70]), ("a", 5, [80, 80])], Some([80, 80]));
+    // One partition is past the gap and the other is not.
+    check(&[("a", 7, [70, 70]), ("a", 8, [60, 80])], Some([70, 80]));
+}
+
+#[test]
+fn what_a_unit_has_to_reach_again_outlives_the_report_that_had_it() {
+    let mut world = World::new();
+    world.ask(apply(definition("a")));
+    let mut log = world.control.log();
+    let mut opening = report("b", 1_000);
+    opening.until = Some(StoredCheckpoint(checkpoint(7, [70, 70])));
+    append(&mut log, &opening);
+    assert_eq!(told(&mut log, "b"), Some([70, 70]));
 }

@@ -9,7 +9,8 @@ use materializer_model::definition::{
     Source, TantivyTarget, Target,
 };
 use materializer_model::{
-    EventId, Fingerprint, Topic, VersionId, VersionNumber, ViewDefinition, ViewName,
+    Bar, Checkpoint, Counts, EventId, Fingerprint, Offset, Partition, Position, Timestamp, Topic,
+    TopicCheckpoint, TopicId, VersionId, VersionNumber, ViewDefinition, ViewName,
 };
 
 pub(crate) const SOAK: Duration = Duration::from_secs(3_600);
@@ -62,6 +63,26 @@ pub(crate) fn definition(edition: &str) -> ViewDefinition {
         soak: SOAK,
         on_error: OnError::Fail,
         promotion: Promotion::Manual,
+    }
+}
+
+/// A checkpoint of the two partitions of the view's topic.
+pub(crate) fn checkpoint(seq: u64, next: [u64; 2]) -> Checkpoint {
+    let at = |next| Position {
+        next: Offset(next),
+        epoch: None,
+        anchor: Timestamp(0),
+    };
+    let topic = TopicCheckpoint {
+        id: TopicId("topic".into()),
+        partitioner: None,
+        partitions: (0..).map(Partition).zip(next.map(at)).collect(),
+    };
+    Checkpoint {
+        seq,
+        topics: [(Topic::new("shop.products"), topic)].into(),
+        bar: Bar::default(),
+        counts: Counts::default(),
     }
 }
 

@@ -11,7 +11,7 @@ use materializer_model::progress::{Feed, Health};
 use materializer_model::{Offset, Origin, Partition, Topic, ViewDefinition, WorkerId};
 
 use crate::coordinator::two_versions;
-use crate::sample::{apply, definition, promote, rollback, tantivy, version, view};
+use crate::sample::{apply, checkpoint, definition, promote, rollback, tantivy, version, view};
 use crate::world::{Said, World};
 
 fn failing(outcome: &Outcome) -> Vec<&str> {
@@ -381,4 +381,24 @@ fn documents_that_no_unit_reports_are_counted_in_the_sink() {
     world.said.insert(1, untold.clone());
     world.said.insert(2, untold);
     assert_eq!(world.ask(promote(2)), Outcome::Done, "both hold no rows");
+}
+
+#[test]
+fn a_unit_that_is_behind_what_was_reported_of_it_is_no_target_whatever_it_says() {
+    let at = |seq, next| Said {
+        checkpoint: Some(checkpoint(seq, next)),
+        ..Said::default()
+    };
+    let mut world = two_versions();
+    world.said.insert(2, at(7, [70, 70]));
+    world.ticks(2);
+    world.said.insert(2, at(9, [60, 60]));
+    assert_eq!(failing(&world.ask(promote(2))), ["health"]);
+    world.said.insert(2, at(8, [70, 71]));
+    assert_eq!(world.ask(promote(2)), Outcome::Done);
+
+    world.said.insert(1, at(3, [30, 30]));
+    world.ticks(2);
+    world.said.insert(1, at(4, [30, 29]));
+    assert_eq!(failing(&world.ask(rollback())), ["health"]);
 }

@@ -17,10 +17,15 @@ use materializer_migrations::status::Status;
 use materializer_migrations::{Follower, Role, Verb};
 use materializer_model::definition::{QueryGate, Target};
 use materializer_model::memory::{ManualClock, MemoryAdmin, MemoryControl, MemoryStore};
-use materializer_model::ports::{ControlLog, ControlTopic, SinkAdmin, SinkError};
-use materializer_model::progress::{Claim, Feed, GateReading, Health, Lag, Phase, Progress};
+use materializer_model::ports::{
+    ControlLog, ControlTopic, Expect, Sink, SinkAdmin, SinkError,
+};
+use materializer_model::progress::{
+    Claim, Feed, GateReading, Health, Lag, Phase, Progress, StoredCheckpoint,
+};
 use materializer_model::{
-    ClaimId, EventId, ProcessId, Timestamp, Token, Unit, VersionId, ViewDefinition, WorkerId,
+    Checkpoint, ClaimId, EventId, ProcessId, Timestamp, Token, Unit, VersionId, ViewDefinition,
+    WorkerId,
 };
 
 use crate::sample::{ids, version, view};
@@ -36,6 +41,7 @@ pub(crate) struct Said {
     pub(crate) held_ms: Option<u64>,
     pub(crate) documents: Option<u64>,
     pub(crate) silent: bool,
+    pub(crate) checkpoint: Option<Checkpoint>,
     /// Whether it reports under a claim that is not the newest.
     pub(crate) zombie: bool,
 }
@@ -48,6 +54,7 @@ impl Default for Said {
             held_ms: Some(150_000),
             documents: Some(100),
             silent: false,
+            checkpoint: None,
             zombie: false,
         }
     }
@@ -265,6 +272,7 @@ impl World {
         }
     }
 
+    /// Returns the unit's token; claims it and opens it in the sink where nobody has.
     fn claim(&mut self, unit: &Unit) -> Token {
         let mut log = self.control.log();
         let claim = Claim {
@@ -272,23 +280,23 @@ impl World {
             worker: WorkerId::new("worker"),
             address: None,
         };
-        if self.workers.reports().claim(unit).is_none() {
+        let is_claimed = self.workers.reports().claim(unit).is_some();
+        if !is_claimed {
             let value = serde_json::to_vec(&claim).expect("serialises");
             log.append(ControlTopic::Claims, Some(&unit.to_string()), Some(&value))
                 .expect("appended");
             self.workers.follow(&mut log).expect("the workers read on");
         }
         let (offset, claim) = self.workers.reports().claim(unit).expect("claimed above");
-        Token {
-            catalog: self
-                .workers
-                .catalog()
-                .id()
-                .expect("there is a catalog")
-                .clone(),
+        let catalog = self.workers.catalog().id();
+        let token = Token {
+            catalog: catalog.expect("there is a catalog").clone(),
             claim_offset: offset.0,
             claim: claim.claim.clone(),
-        }
+        };
+        let mut sink = self.store.sink(unit);
+        sink.open(&token, Expect::Maybe).expect("nobody else's");
+        token
     }
 
     fn gateway_reports(&mut self) {
@@ -354,7 +362,8 @@ pub(crate) fn progress(unit: Unit, token: Token, sequence: u64, said: &Said) -> 
         process: ProcessId::new("worker process"),
         sequence,
         token,
-        checkpoint: None,
+        checkpoint: said.checkpoint.clone().map(StoredCheckpoint),
+        until: None,
         phase: Phase::Tailing,
         health: said.health.clone(),
         lag: Some(Lag {

@@ -12,7 +12,7 @@ use materializer_model::{
 };
 use tracing::{info, warn};
 
-use super::{Rewind, State, Worker, is_behind};
+use super::{Rewind, State, Worker};
 use crate::defect::{Defect, is_planted};
 use crate::halt::{Failure, Halt};
 use crate::lanes::{Lane, Lanes, Source};
@@ -103,10 +103,10 @@ impl Worker {
         let mut rewind = self.rewind.take();
         for had in reported.into_iter().chain(self.committed.as_ref()) {
             if let Some(has) = &found
-                && is_behind(has, had)
+                && has.is_behind(had)
                 && rewind
                     .as_ref()
-                    .is_none_or(|known| is_behind(&known.until, had))
+                    .is_none_or(|known| known.until.is_behind(had))
             {
                 warn!(unit = %self.settings.unit, from = had.seq, to = has.seq, "the sink's checkpoint went back");
                 rewind = Some(Rewind {
@@ -118,7 +118,7 @@ impl Worker {
         self.rewind = rewind.filter(|known| {
             found
                 .as_ref()
-                .is_none_or(|has| is_behind(has, &known.until))
+                .is_none_or(|has| has.is_behind(&known.until))
         });
         self.forget();
         self.counts = found

@@ -80,6 +80,18 @@ impl Worker {
         self.reading.lag = lag;
         self.reading.ends_age = ends_age;
         self.reading.waits_for = self.waits_for(directive, now);
+        self.reading.until = self.until(directive).cloned();
+    }
+
+    /// Returns what was reported of the unit and is not, or not known to be, in the sink.
+    fn until<'a>(&'a self, directive: &'a Directive) -> Option<&'a Checkpoint> {
+        let reported = directive.last_reported.as_ref().map(|stored| &stored.0);
+        let until = self.rewind.as_ref().map(|rewind| &rewind.until);
+        let is_missing = |had: &&Checkpoint| {
+            let committed = self.committed.as_ref();
+            committed.is_none_or(|has| has.is_behind(had))
+        };
+        until.or(reported).filter(is_missing)
     }
 
     /// Returns the lag; `None` where an end is unknown or too old.
@@ -185,6 +197,7 @@ impl Worker {
             sequence: 0,
             token: self.settings.token.clone(),
             checkpoint: self.committed.clone().map(StoredCheckpoint),
+            until: self.reading.until.clone().map(StoredCheckpoint),
             phase,
             health: self.health(),
             lag: self.reading.lag,

@@ -117,3 +117,30 @@ fn a_position_that_stands_still_for_a_minute_below_the_end_is_stalled() {
     let health = worker.progress().health;
     assert!(matches!(health, Health::Stalled { .. }), "{health:?}");
 }
+
+#[test]
+fn a_unit_says_what_was_reported_of_it_until_the_sink_has_that_again() {
+    let mut bench = Bench::new(TopicSettings::kept(1));
+    let mut worker = bench.worker(1);
+    bench.run(&mut worker, 3);
+    bench.produce(0, "a", Some("1"));
+    bench.run(&mut worker, 3);
+    let earlier = bench.store.image();
+    bench.produce(0, "a", Some("2"));
+    bench.run(&mut worker, 3);
+    assert_eq!(worker.progress().until, None);
+
+    bench.store.restore(earlier);
+    let reported = bench.reported().cloned();
+    bench.directive.feed = Feed::Hold {
+        why: "ada: a look".into(),
+    };
+    let mut next = bench.worker(2);
+    bench.run(&mut next, 3);
+    assert_eq!(next.progress().until, reported);
+    bench.directive.last_reported = reported;
+    bench.directive.feed = Feed::Feed;
+    bench.run(&mut next, 3);
+    assert_eq!(next.progress().until, None);
+    assert_eq!(bench.stored(), (rows(&[("a", "2")]), 2));
+}

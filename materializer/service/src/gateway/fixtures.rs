@@ -169,6 +169,7 @@ pub(crate) fn servable(unit: &str, token: Token, address: &str) -> Progress {
         sequence: 1,
         token,
         checkpoint: None,
+        until: None,
         phase: Phase::Tailing,
         health: Health::Ok,
         lag: Some(Lag {

@@ -33,6 +33,7 @@ impl Feeder for Idle {
             sequence: 0,
             token: self.token.clone(),
             checkpoint: None,
+            until: None,
             phase: Phase::Starting,
             health: self.health.clone(),
             lag: None,
