@@ -45,11 +45,13 @@ impl Faults {
             About::Alias(id) => {
                 let view = catalog.view(&id.view);
                 let is_retired = view.is_some_and(|view| view.retired.is_some());
-                catalog.version(id).is_some_and(|version| match version.role {
-                    Role::Live | Role::Draining | Role::Retiring => true,
-                    Role::Retired => is_retired,
-                    Role::Building | Role::Standby => false,
-                })
+                catalog
+                    .version(id)
+                    .is_some_and(|version| match version.role {
+                        Role::Live | Role::Draining | Role::Retiring => true,
+                        Role::Retired => is_retired,
+                        Role::Building | Role::Standby => false,
+                    })
             }
             About::Deletion(id) => {
                 let version = catalog.version(id);

@@ -42,10 +42,12 @@ pub struct Abilities {
     /// A later claim takes a unit from an owner that still has it open. (Otherwise it is refused
     /// until that owner is gone.)
     pub takes_from_the_living: bool,
-    /// Several shards write one version.
+    /// Several shards write one version; here it has two.
     pub shards: bool,
     /// Rows end by themselves.
     pub expiry: bool,
+    /// It stores the aliases that readers follow. (Otherwise gateways are the alias.)
+    pub aliases: bool,
 }
 
 /// Puts back what was saved.
@@ -115,6 +117,7 @@ macro_rules! conformance_suite {
             a_rebuild_gives_the_same_rows
             an_alias_moves_only_forward
             an_alias_is_removed_only_by_a_later_event
+            an_alias_leads_only_to_a_version_that_is_there
             rows_are_counted_and_keys_are_found
             a_retirement_deletes_its_own_and_nothing_else
             a_retired_unit_is_never_opened_again

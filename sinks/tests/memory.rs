@@ -14,6 +14,7 @@ impl Place for MemoryPlace {
             takes_from_the_living: true,
             shards: true,
             expiry: false,
+            aliases: true,
         }
     }
 

@@ -279,10 +279,13 @@ pub trait SinkAdmin: Send {
     /// [`SinkError`].
     fn alias(&mut self, view: &ViewName) -> Result<Option<AliasPointer>, SinkError>;
 
-    /// Moves a view's alias by compare-and-set: only from a lower epoch, or from none.
+    /// Moves a view's alias by compare-and-set: only from a lower epoch, or from none, and only to a
+    /// version that is there, as its owners' tokens tell: readers take an emptied one for one without
+    /// rows.
     ///
     /// # Errors
-    /// [`SinkError`]; a higher epoch in place is [`SinkError::Fenced`]-like and told as `Damaged`.
+    /// [`SinkError`]; `Damaged` where a higher epoch is in place, and where the version is not there
+    /// whole or is retired.
     fn move_alias(&mut self, view: &ViewName, to: &AliasPointer) -> Result<(), SinkError>;
 
     /// Removes a view's alias by compare-and-set, when the whole view was retired by the event at

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use materializer_model::ports::{AliasPointer, Expect, SinkAdmin};
-use materializer_model::{Offset, VersionNumber, ViewName};
+use materializer_model::{Offset, Unit, VersionNumber, ViewName};
 
-use super::Place;
 use super::support::{
     Writer, check_fails, check_holds, checkpoint, commit_after, first, row, set, token, unit,
 };
+use super::{Harm, Place};
 
 /// How many calls with no budget a pass over a small place may take.
 const CALLS_MAX: usize = 10_000;
@@ -24,16 +24,29 @@ fn pointer(version: u32, epoch: u64) -> AliasPointer {
     }
 }
 
-/// Writes so many rows to a version that begins empty; an alias needs a place that was written.
+/// Writes so many rows to a version that begins empty, as its first shard; the other is only opened.
 fn fill(place: &dyn Place, unit_text: &str, rows: u64) {
-    let mut writer = Writer::begin(place, &unit(unit_text));
+    let first = unit(unit_text);
+    let mut writer = Writer::begin(place, &first);
     let sets = (0..rows).map(|n| set(format!("key-{n}"), row("shoe", n)));
     writer.commit(sets.collect());
+    if place.abilities().shards {
+        Writer::begin(place, &Unit { shard: 1, ..first });
+    }
 }
 
 /// The epoch decides: an older move that comes late changes nothing and is told.
 pub fn an_alias_moves_only_forward(place: &dyn Place) {
-    fill(place, "products/v1/c0/s0", 1);
+    if !place.abilities().aliases {
+        return;
+    }
+    for version in [
+        "products/v1/c0/s0",
+        "products/v2/c0/s0",
+        "products/v3/c0/s0",
+    ] {
+        fill(place, version, 1);
+    }
     let mut admin = place.admin();
     let (products, other) = (view("products"), view("product"));
     assert_eq!(admin.alias(&products), Ok(None));
@@ -54,7 +67,11 @@ pub fn an_alias_moves_only_forward(place: &dyn Place) {
 
 /// A late removal spares the alias of a view that was begun anew.
 pub fn an_alias_is_removed_only_by_a_later_event(place: &dyn Place) {
+    if !place.abilities().aliases {
+        return;
+    }
     fill(place, "products/v1/c0/s0", 1);
+    fill(place, "product/v1/c0/s0", 1);
     let mut admin = place.admin();
     let (products, other) = (view("products"), view("product"));
     assert_eq!(
@@ -69,6 +86,32 @@ pub fn an_alias_is_removed_only_by_a_later_event(place: &dyn Place) {
     assert_eq!(admin.remove_alias(&products, Offset(12)), Ok(()));
     assert_eq!(admin.alias(&products), Ok(None));
     assert_eq!(admin.alias(&other), Ok(Some(pointer(1, 11))));
+}
+
+/// What was emptied answers as if it had no rows: the alias stays away from it, also once another
+/// version was built in the same place.
+pub fn an_alias_leads_only_to_a_version_that_is_there(place: &dyn Place) {
+    if !place.abilities().aliases {
+        return;
+    }
+    fill(place, "products/v1/c0/s0", 1);
+    let mut admin = place.admin();
+    let products = view("products");
+    let never_opened = admin.move_alias(&products, &pointer(2, 10));
+    check_fails(never_opened, "Damaged");
+    assert_eq!(admin.move_alias(&products, &pointer(1, 10)), Ok(()));
+    if !place.harm(&first(), Harm::Empty) {
+        return;
+    }
+    check_fails(admin.move_alias(&products, &pointer(1, 10)), "Damaged");
+    fill(place, "products/v2/c0/s0", 1);
+    check_fails(admin.move_alias(&products, &pointer(1, 10)), "Damaged");
+    assert_eq!(admin.alias(&products), Ok(None));
+    assert_eq!(admin.move_alias(&products, &pointer(2, 20)), Ok(()));
+    fill(place, "products/v3/c0/s0", 1);
+    retire(&mut *admin, "products/v3/c0/s0");
+    check_fails(admin.move_alias(&products, &pointer(3, 40)), "Damaged");
+    assert_eq!(admin.alias(&products), Ok(Some(pointer(2, 20))));
 }
 
 /// Rows are counted across calls that have no time, and of one version alone.
@@ -124,7 +167,10 @@ pub fn a_retirement_deletes_its_own_and_nothing_else(place: &dyn Place) {
     fill(place, "products/v1/c0/s0", 700);
     let mut admin = place.admin();
     let products = view("products");
-    assert_eq!(admin.move_alias(&products, &pointer(10, 10)), Ok(()));
+    let alias = place.abilities().aliases.then(|| pointer(10, 10));
+    if let Some(alias) = &alias {
+        assert_eq!(admin.move_alias(&products, alias), Ok(()));
+    }
     let begun = admin.retire(&first().version, Offset(99), Duration::ZERO);
     let begun = begun.expect("begun").deleted;
     assert_eq!(
@@ -140,7 +186,7 @@ pub fn a_retirement_deletes_its_own_and_nothing_else(place: &dyn Place) {
     for neighbour in neighbours {
         check_holds(place, &unit(neighbour), Some(&checkpoint(1, 2)), &rows);
     }
-    assert_eq!(admin.alias(&products), Ok(Some(pointer(10, 10))));
+    assert_eq!(admin.alias(&products), Ok(alias));
     assert_eq!(
         retire(&mut *admin, "products/v77/c0/s0"),
         0,

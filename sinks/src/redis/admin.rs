@@ -12,13 +12,14 @@ use super::alias;
 use super::connection::{Link, integer};
 use super::keys;
 use super::pack::Pack;
-use super::retire::{Pass, await_replicas, count, delete, mark_retired};
+use super::pass::{self, Pass};
+use super::retire::{await_replicas, mark_retired};
 use super::settings::RedisPlace;
 
 /// The coordinator's hand on a server, for the versions of one definition.
 ///
-/// What it does to an alias holds for every view; `retire`, `count` and `exist` take the number of
-/// shards and the key template from the target they were made with. Passes that a budget cut short
+/// Reading and removing an alias hold for every view; the others take the number of shards and the key
+/// template from the target that it was made with. Passes that a budget cut short
 /// are remembered here and begin anew after a lost connection; rows that Redis moves between two
 /// pages of a count may be counted twice.
 pub struct RedisAdmin {
@@ -66,8 +67,9 @@ impl SinkAdmin for RedisAdmin {
     }
 
     fn move_alias(&mut self, view: &ViewName, to: &AliasPointer) -> Result<(), SinkError> {
+        let shards = self.shards;
         self.link
-            .run(|place, connection| alias::advance(place, connection, view, to))
+            .run(|place, connection| alias::advance(place, connection, view, to, shards))
     }
 
     fn remove_alias(&mut self, view: &ViewName, at: Offset) -> Result<(), SinkError> {
@@ -82,34 +84,41 @@ impl SinkAdmin for RedisAdmin {
         budget: Duration,
     ) -> Result<Retired, SinkError> {
         self.forget_lost_passes();
-        let mut pass = self.deletions.remove(version);
+        let begun = self.deletions.remove(version);
+        let is_begun = begun.is_some();
+        let mut pass = begun.unwrap_or_default();
+        let before = pass.rows;
         let (clock, shards) = (&*self.clock, self.shards);
-        let retired = self.link.run(|place, connection| {
-            if pass.is_none() {
+        let finished = self.link.run(|place, connection| {
+            if !is_begun {
                 if !mark_retired(place, connection, version, shards, at)? {
-                    return Ok(Retired {
-                        deleted: 0,
-                        finished: true,
-                    });
+                    return Ok(true);
                 }
                 await_replicas(place, connection)?;
             }
-            delete(place, connection, clock, version, budget, &mut pass)
+            let until = clock.monotonic().plus(budget);
+            pass.walk(place, connection, version, (clock, until), pass::delete)
         })?;
-        self.deletions
-            .extend(pass.map(|pass| (version.clone(), pass)));
-        Ok(retired)
+        let deleted = pass.rows - before;
+        if !finished {
+            self.deletions.insert(version.clone(), pass);
+        }
+        Ok(Retired { deleted, finished })
     }
 
     fn count(&mut self, version: &VersionId, budget: Duration) -> Result<Counting, SinkError> {
         self.forget_lost_passes();
-        let mut pass = self.counts.remove(version);
+        let mut pass = self.counts.remove(version).unwrap_or_default();
         let clock = &*self.clock;
-        let counting = self
-            .link
-            .run(|place, connection| count(place, connection, clock, version, budget, &mut pass))?;
-        self.counts.extend(pass.map(|pass| (version.clone(), pass)));
-        Ok(counting)
+        let finished = self.link.run(|place, connection| {
+            let until = clock.monotonic().plus(budget);
+            pass.walk(place, connection, version, (clock, until), pass::count)
+        })?;
+        let rows = pass.rows;
+        if !finished {
+            self.counts.insert(version.clone(), pass);
+        }
+        Ok(Counting { rows, finished })
     }
 
     fn exist(&mut self, version: &VersionId, keys: &[String]) -> Result<Vec<bool>, SinkError> {

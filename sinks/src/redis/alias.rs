@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use ::redis::Value;
 use materializer_model::ports::{AliasPointer, SinkError};
-use materializer_model::{Offset, ViewName};
+use materializer_model::{Offset, VersionId, ViewName};
 use tracing::warn;
 
 use super::connection::{Connection, string};
@@ -13,6 +13,7 @@ use super::keys;
 use super::mark::judge_mark;
 use super::pack::Pack;
 use super::settings::RedisPlace;
+use super::token::StoredToken;
 
 /// How often a move is tried again when the alias or the mark changed while it was judged.
 const ATTEMPTS: usize = 5;
@@ -78,44 +79,19 @@ pub(super) fn read(
 }
 
 /// Moves a view's alias from a lower epoch, or from none, and reads it back.
+///
+/// It leads only to a version of which every shard was taken by an owner and is not retired: to a
+/// reader a version whose keys are gone, by a `FLUSHALL` or on a new server, is one without rows.
 pub(super) fn advance(
     place: &RedisPlace,
     connection: &mut Connection,
     view: &ViewName,
     to: &AliasPointer,
+    shards: u16,
 ) -> Result<(), SinkError> {
     let key = keys::alias(&place.installation, view);
-    let mark = keys::mark(&place.installation);
     for _ in 0..ATTEMPTS {
-        let mut look = Pack::default();
-        look.command(&["WATCH", &mark, &key]);
-        look.command(&["GET", &mark]);
-        look.command(&["GET", &key]);
-        let mut replies = connection.exchange(&look)?.into_iter();
-        let mut next = || replies.next().unwrap_or_default();
-        connection.judge(&next())?;
-        let stored = next();
-        connection.judge(&stored)?;
-        if judge_mark(place, string(connection, stored)?.as_deref())?.is_none() {
-            return Err(SinkError::Damaged(format!(
-                "redis at `{}` holds no mark of `{}`: nothing of ours is there that an alias \
-                 could lead to",
-                place.server.address(),
-                place.installation
-            )));
-        }
-        let held = take_alias(connection, &key, next())?;
-        match &held {
-            Some(held) if held == to => {}
-            Some(held) if held.epoch >= to.epoch => {
-                return Err(SinkError::Damaged(format!(
-                    "the alias `{view}` is `{}` already, which is not before `{}`",
-                    Stored(held.clone()),
-                    Stored(to.clone())
-                )));
-            }
-            Some(_) | None => {}
-        }
+        judge(place, connection, view, to, shards)?;
         let mut write = Pack::default();
         write.command(&["MULTI"]);
         write.command(&["SET", &key, &Stored(to.clone()).to_string()]);
@@ -128,6 +104,78 @@ pub(super) fn advance(
         }
     }
     Err(unsettled(view))
+}
+
+/// Says whether the alias may be moved. What that depends on is watched from here on.
+fn judge(
+    place: &RedisPlace,
+    connection: &mut Connection,
+    view: &ViewName,
+    to: &AliasPointer,
+    shards: u16,
+) -> Result<(), SinkError> {
+    let version = VersionId {
+        view: view.clone(),
+        number: to.version,
+    };
+    let key = keys::alias(&place.installation, view);
+    let mark = keys::mark(&place.installation);
+    let tokens = (0..shards).map(|shard| keys::token(&place.installation, &version, shard));
+    let watched: Vec<_> = [mark, key.clone()].into_iter().chain(tokens).collect();
+    let mut look = Pack::default();
+    look.begin(1 + watched.len());
+    look.part(b"WATCH");
+    watched.iter().for_each(|key| look.part(key.as_bytes()));
+    watched.iter().for_each(|key| look.command(&["GET", key]));
+    let mut replies = connection.exchange(&look)?.into_iter();
+    let mut next = || replies.next().unwrap_or_default();
+    connection.judge(&next())?;
+    let text = |reply| {
+        connection.judge(&reply)?;
+        string(connection, reply)
+    };
+    if judge_mark(place, text(next())?.as_deref())?.is_none() {
+        return Err(SinkError::Damaged(format!(
+            "redis at `{}` holds no mark of `{}`: nothing of ours is there that an alias could lead to",
+            place.server.address(),
+            place.installation
+        )));
+    }
+    if let Some(held) = take_alias(connection, &key, next())?
+        && held != *to
+        && held.epoch >= to.epoch
+    {
+        return Err(SinkError::Damaged(format!(
+            "the alias `{view}` is `{}` already, which is not before `{}`",
+            Stored(held),
+            Stored(to.clone())
+        )));
+    }
+    for shard in 0..shards {
+        let token = text(next())?;
+        check_shard(place, &version, shard, token.as_deref())?;
+    }
+    Ok(())
+}
+
+/// Says whether readers may be led to a version one of whose shards has this token.
+fn check_shard(
+    place: &RedisPlace,
+    version: &VersionId,
+    shard: u16,
+    token: Option<&[u8]>,
+) -> Result<(), SinkError> {
+    let why = match token.map(StoredToken::read) {
+        Some(StoredToken::Claimed(held)) if held.catalog == place.catalog => return Ok(()),
+        Some(StoredToken::Claimed(_) | StoredToken::Foreign(_)) => "another program's".to_owned(),
+        Some(StoredToken::Retired(at)) => format!("retired by the event at offset {at}"),
+        None => "missing: the server was emptied, or is another one".to_owned(),
+    };
+    Err(SinkError::Damaged(format!(
+        "`{version}` in redis at `{}`: the token of shard {shard} is {why}; no alias is set to it: \
+         start a new version, or roll back",
+        place.server.address()
+    )))
 }
 
 /// Removes a view's alias if its epoch is below `at`. What is not a pointer of ours is left alone.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::connection::{Connection, string};
 use super::keys;
-use super::settings::RedisPlace;
+use super::settings::{RedisPlace, RedisSettings};
 
 /// Whose place a server is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +77,23 @@ pub(super) fn check_mark(
 ) -> Result<Option<Mark>, SinkError> {
     let reply: Value = connection.call(&["GET", &keys::mark(&place.installation)])?;
     judge_mark(place, string(connection, reply)?.as_deref())
+}
+
+/// Finds the mark of an installation on a server, whichever catalog it is of; `None` where nothing of
+/// ours was ever written.
+///
+/// # Errors
+/// [`SinkError`]; `Damaged` where another program's value stands in its place.
+pub fn find_mark(
+    server: &RedisSettings,
+    installation: &Installation,
+) -> Result<Option<Mark>, SinkError> {
+    let mut connection = Connection::connect(server)?;
+    let reply = connection.call(&["GET", &keys::mark(installation)])?;
+    let stored = string(&connection, reply)?;
+    stored
+        .map(|stored| Mark::decode(installation, &stored))
+        .transpose()
 }
 
 /// Reads the mark of a place, `None` where nothing of ours was ever written.

@@ -17,6 +17,7 @@ use super::mark::{Mark, judge_mark};
 use super::pack::Pack;
 use super::probe::ServerFacts;
 use super::settings::RedisPlace;
+use super::token::StoredToken;
 
 /// How often a takeover is tried again when something changed while it was judged.
 const ATTEMPTS: usize = 5;
@@ -205,12 +206,14 @@ pub(super) fn judge(
 /// Says whether `me` may write where `stored` is the token.
 pub(super) fn outranks(unit: &Unit, stored: &[u8], me: &Token) -> Result<(), SinkError> {
     let damaged = |why: String| Err(SinkError::Damaged(format!("`{unit}` in redis: {why}")));
-    let text = String::from_utf8_lossy(stored);
-    if let Some(at) = text.strip_prefix("retired ") {
-        return damaged(format!("it was retired by the event at offset {at}"));
-    }
-    let Ok(held) = text.parse::<Token>() else {
-        return damaged("its token is not one of ours".into());
+    let held = match StoredToken::read(stored) {
+        StoredToken::Claimed(held) => held,
+        StoredToken::Retired(at) => {
+            return damaged(format!("it was retired by the event at offset {at}"));
+        }
+        StoredToken::Foreign(text) => {
+            return damaged(format!("its token is `{text}`, which is not one of ours"));
+        }
     };
     if held == *me || me.outranks(&held) {
         Ok(())

@@ -1,15 +1,13 @@
-//! Deleting and counting what a version stored, a page at a time.
+//! What comes before a version's rows are deleted.
 //!
-//! Order of a deletion: the tokens become permanent retired marks and the checkpoints go, in one
-//! transaction; every attached replica acknowledges that (and with it all that was written before,
-//! the alias among it); then rows. A pass over all keys that began after the mark finds every row,
-//! since nobody can write one any more.
-
-use std::time::Duration;
+//! The tokens become permanent retired marks and the checkpoints go, in one transaction; every attached
+//! replica acknowledges that (and with it all that was written before, the alias among it); then rows.
+//! A pass over all keys that began after the mark finds every row, since nobody can write one any
+//! more.
 
 use ::redis::Value;
-use materializer_model::ports::{AliasPointer, Counting, Retired, SinkError};
-use materializer_model::{Clock, Offset, Token, VersionId};
+use materializer_model::ports::{AliasPointer, SinkError};
+use materializer_model::{Offset, VersionId};
 
 use super::alias;
 use super::connection::{Connection, integer, string};
@@ -17,90 +15,11 @@ use super::keys;
 use super::mark::check_mark;
 use super::pack::Pack;
 use super::probe::ServerFacts;
-use super::read::scan_page;
 use super::settings::RedisPlace;
+use super::token::{StoredToken, retired};
 
 /// How long a replica may take to acknowledge the retired mark.
 const REPLICA_WAIT_MS: &str = "1000";
-
-/// A pass over all keys of a server: valid on one connection.
-#[derive(Clone, Debug)]
-pub(super) struct Pass {
-    cursor: Vec<u8>,
-    rows: u64,
-}
-
-impl Pass {
-    fn begin() -> Self {
-        Self {
-            cursor: b"0".to_vec(),
-            rows: 0,
-        }
-    }
-}
-
-/// Counts rows until the budget is used up; `pass` is where it stands, `None` before and after.
-pub(super) fn count(
-    place: &RedisPlace,
-    connection: &mut Connection,
-    clock: &dyn Clock,
-    version: &VersionId,
-    budget: Duration,
-    pass: &mut Option<Pass>,
-) -> Result<Counting, SinkError> {
-    let until = clock.monotonic().plus(budget);
-    let mut at = pass.take().unwrap_or_else(Pass::begin);
-    loop {
-        let (next, found) = scan_page(place, connection, version, &at.cursor)?;
-        at.rows += u64::try_from(found.len()).unwrap_or(u64::MAX);
-        at.cursor = next;
-        let rows = at.rows;
-        let finished = at.cursor == b"0";
-        if finished {
-            return Ok(Counting { rows, finished });
-        }
-        if clock.monotonic() >= until {
-            *pass = Some(at);
-            return Ok(Counting { rows, finished });
-        }
-    }
-}
-
-/// Deletes rows until the budget is used up; `pass` is where it stands, `None` before and after.
-pub(super) fn delete(
-    place: &RedisPlace,
-    connection: &mut Connection,
-    clock: &dyn Clock,
-    version: &VersionId,
-    budget: Duration,
-    pass: &mut Option<Pass>,
-) -> Result<Retired, SinkError> {
-    let until = clock.monotonic().plus(budget);
-    let mut at = pass.take().unwrap_or_else(Pass::begin);
-    let mut deleted = 0;
-    loop {
-        let (next, found) = scan_page(place, connection, version, &at.cursor)?;
-        if !found.is_empty() {
-            let mut pack = Pack::default();
-            pack.begin(1 + found.len());
-            pack.part(b"UNLINK");
-            for key in &found {
-                pack.part(key);
-            }
-            let reply = connection.ask(&pack)?.pop().unwrap_or_default();
-            deleted += u64::try_from(integer(connection, &reply)?).unwrap_or(0);
-        }
-        at.cursor = next;
-        let finished = at.cursor == b"0";
-        if finished {
-            return Ok(Retired { deleted, finished });
-        }
-        if clock.monotonic() >= until {
-            *pass = Some(at);
-            return Ok(Retired { deleted, finished });
-        }
-    }
-}
 
 /// Makes the tokens of all shards retired marks and removes the checkpoints. Says whether there is
 /// anything of ours to delete: where neither the server's mark nor a token is left, there is not.
@@ -155,7 +74,7 @@ pub(super) fn mark_retired(
     write.command(&["MULTI"]);
     for (token, stored) in tokens.iter().zip(&stored) {
         if !stored.as_deref().is_some_and(is_retired) {
-            write.command(&["SET", token, &format!("retired {at}")]);
+            write.command(&["SET", token, &retired(at)]);
         }
     }
     write.begin(1 + checkpoints.len());
@@ -195,17 +114,19 @@ pub(super) fn await_replicas(
 }
 
 fn is_retired(token: &[u8]) -> bool {
-    token.starts_with(b"retired ")
+    match StoredToken::read(token) {
+        StoredToken::Retired(_) => true,
+        StoredToken::Claimed(_) | StoredToken::Foreign(_) => false,
+    }
 }
 
 fn check_retirable(place: &RedisPlace, version: &VersionId, token: &[u8]) -> Result<(), SinkError> {
-    let text = String::from_utf8_lossy(token);
-    let is_ours = text
-        .parse::<Token>()
-        .is_ok_and(|held| held.catalog == place.catalog);
-    if is_ours || is_retired(token) {
-        return Ok(());
-    }
+    let text = match StoredToken::read(token) {
+        StoredToken::Retired(_) => return Ok(()),
+        StoredToken::Claimed(held) if held.catalog == place.catalog => return Ok(()),
+        StoredToken::Claimed(held) => held.to_string(),
+        StoredToken::Foreign(text) => text,
+    };
     Err(SinkError::Damaged(format!(
         "`{version}` in redis: its token is `{text}`, which is not of catalog `{}`; nothing was \
          deleted",

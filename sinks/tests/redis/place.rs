@@ -1,5 +1,6 @@
 //! A server as a place for the conformance suite, and the parts that the other tests share.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use materializer_model::definition::{RedisShape, RedisTarget};
@@ -27,7 +28,7 @@ pub(crate) fn target(shape: RedisShape) -> RedisTarget {
         key: "product:{key}".into(),
         shape,
         ttl: None,
-        shards: 2,
+        shards: 1,
     }
 }
 
@@ -38,9 +39,12 @@ pub(crate) fn sink(settings: RedisSettings, unit: &Unit) -> RedisSink {
 }
 
 pub(crate) fn admin(settings: RedisSettings) -> RedisAdmin {
-    let clock = ManualClock::new(Timestamp(0));
-    let target = target(RedisShape::Json);
-    RedisAdmin::new(place(settings), &target, std::sync::Arc::new(clock)).expect("an admin")
+    admin_of(settings, &target(RedisShape::Json))
+}
+
+pub(crate) fn admin_of(settings: RedisSettings, target: &RedisTarget) -> RedisAdmin {
+    let clock = Arc::new(ManualClock::new(Timestamp(0)));
+    RedisAdmin::new(place(settings), target, clock).expect("an admin")
 }
 
 pub(crate) struct RedisTestPlace {
@@ -53,6 +57,14 @@ impl RedisTestPlace {
         let server = Server::start();
         Self { server, shape }
     }
+
+    fn target(&self) -> RedisTarget {
+        RedisTarget {
+            ttl: Some(Duration::from_secs(60)),
+            shards: 2,
+            ..target(self.shape)
+        }
+    }
 }
 
 impl Place for RedisTestPlace {
@@ -61,26 +73,23 @@ impl Place for RedisTestPlace {
             takes_from_the_living: true,
             shards: true,
             expiry: true,
+            aliases: true,
         }
     }
 
     fn sink(&self, unit: &Unit) -> Box<dyn Sink> {
         let place = place(self.server.settings());
-        let target = RedisTarget {
-            ttl: Some(Duration::from_secs(60)),
-            ..target(self.shape)
-        };
         let id = SinkId::new("server-1");
-        Box::new(RedisSink::new(place, target, unit.clone(), id).expect("a sink"))
+        Box::new(RedisSink::new(place, self.target(), unit.clone(), id).expect("a sink"))
     }
 
     fn reader(&self, unit: &Unit) -> Box<dyn SinkReader> {
         let place = place(self.server.settings());
-        Box::new(RedisReader::new(place, &target(self.shape), unit.clone()).expect("a reader"))
+        Box::new(RedisReader::new(place, &self.target(), unit.clone()).expect("a reader"))
     }
 
     fn admin(&self) -> Box<dyn SinkAdmin> {
-        Box::new(admin(self.server.settings()))
+        Box::new(admin_of(self.server.settings(), &self.target()))
     }
 
     fn save(&self) -> Restore<'_> {

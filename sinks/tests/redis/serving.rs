@@ -2,13 +2,13 @@
 
 use std::thread;
 
-use materializer_model::definition::RedisShape;
+use materializer_model::definition::{RedisShape, RedisTarget};
 use materializer_model::ports::{AliasPointer, Expect, Sink, SinkAdmin, SinkError};
 use materializer_model::{Offset, SinkId, Unit, VersionNumber, ViewName};
 use materializer_sinks::redis::{Read, ReadRequest, RedisSink, Reply, ViewReads};
 
 use crate::faults::{apply, commit, token};
-use crate::place::{admin, place, sink, target};
+use crate::place::{admin, admin_of, place, sink, target};
 use crate::server::Server;
 
 fn view() -> ViewName {
@@ -207,4 +207,26 @@ fn an_emptied_server_takes_no_alias_and_a_live_version_is_not_retired() {
     let retired = retired.expect("nothing left to do");
     assert_eq!((retired.deleted, retired.finished), (0, true));
     assert_eq!(server.command::<u64>("DBSIZE"), 0);
+}
+
+#[test]
+#[ignore = "needs redis-server: ./dev test"]
+fn an_alias_leads_to_no_version_of_which_one_shard_is_missing() {
+    let server = Server::start();
+    let target = RedisTarget {
+        shards: 2,
+        ..target(RedisShape::Json)
+    };
+    let mut coordinator = admin_of(server.settings(), &target);
+    for (shard, expected) in [(1, "Damaged"), (0, "moved")] {
+        let unit: Unit = format!("products/v1/c0/s{shard}").parse().expect("a unit");
+        let mut writer = sink(server.settings(), &unit);
+        assert_eq!(writer.open(&token(1), Expect::Maybe), Ok(None));
+        let found = match coordinator.move_alias(&view(), &pointer(1, 1)) {
+            Ok(()) => "moved",
+            Err(SinkError::Damaged(why)) if why.contains("shard 0") => "Damaged",
+            Err(other) => panic!("{other:?}"),
+        };
+        assert_eq!(found, expected);
+    }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use materializer_model::memory::{ManualClock, MemoryAdmin, MemoryStore};
+use materializer_model::memory::ManualClock;
 use materializer_model::ports::{
     AliasPointer, Counting, Retired, Sink, SinkAdmin, SinkError, SinkReader,
 };
@@ -17,17 +17,15 @@ use tempfile::TempDir;
 
 use crate::place::{fingerprint, settings, suite_view};
 
-/// A folder of its own. Gateways are the alias: here a store in memory is.
+/// A folder of its own.
 struct DiskPlace {
     dir: TempDir,
-    aliases: MemoryStore,
 }
 
 impl DiskPlace {
     fn new() -> Self {
         Self {
             dir: TempDir::new().expect("a folder"),
-            aliases: MemoryStore::default(),
         }
     }
 
@@ -81,6 +79,7 @@ impl Place for DiskPlace {
             takes_from_the_living: false,
             shards: false,
             expiry: false,
+            aliases: false,
         }
     }
 
@@ -99,7 +98,6 @@ impl Place for DiskPlace {
         Box::new(DiskAdmin {
             settings: self.settings(),
             disk: TantivyAdmin::new(self.settings(), clock),
-            aliases: self.aliases.admin(),
         })
     }
 
@@ -142,7 +140,6 @@ impl Place for DiskPlace {
 struct DiskAdmin {
     settings: TantivySettings,
     disk: TantivyAdmin,
-    aliases: MemoryAdmin,
 }
 
 impl DiskAdmin {
@@ -157,16 +154,16 @@ impl DiskAdmin {
 }
 
 impl SinkAdmin for DiskAdmin {
-    fn alias(&mut self, view: &ViewName) -> Result<Option<AliasPointer>, SinkError> {
-        self.aliases.alias(view)
+    fn alias(&mut self, _: &ViewName) -> Result<Option<AliasPointer>, SinkError> {
+        Ok(None)
     }
 
-    fn move_alias(&mut self, view: &ViewName, to: &AliasPointer) -> Result<(), SinkError> {
-        self.aliases.move_alias(view, to)
+    fn move_alias(&mut self, _: &ViewName, _: &AliasPointer) -> Result<(), SinkError> {
+        unreachable!("it stores no aliases")
     }
 
-    fn remove_alias(&mut self, view: &ViewName, at: Offset) -> Result<(), SinkError> {
-        self.aliases.remove_alias(view, at)
+    fn remove_alias(&mut self, _: &ViewName, _: Offset) -> Result<(), SinkError> {
+        unreachable!("it stores no aliases")
     }
 
     fn retire(

@@ -261,6 +261,16 @@ impl SinkAdmin for MemoryAdmin {
                 held.epoch, to.epoch
             )));
         }
+        let version = VersionId {
+            view: view.clone(),
+            number: to.version,
+        };
+        let mut units = state.units.iter();
+        let is_there =
+            units.any(|(unit, stored)| unit.version == version && stored.token.is_some());
+        if !is_there || state.retired.contains_key(&version) {
+            return Err(SinkError::Damaged(format!("there is no `{version}`")));
+        }
         state.aliases.insert(view.clone(), to.clone());
         Ok(())
     }
