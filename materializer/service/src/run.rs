@@ -191,7 +191,11 @@ impl Process {
             gateway::Settings {
                 http: config.http,
                 redis: roles.gateway.then_some(config.redis),
-                limits: Limits::default(),
+                limits: Limits {
+                    reply_bytes: config.gateway.reply_size,
+                    memory_bytes: config.gateway.memory,
+                    ..Limits::default()
+                },
             },
             gateway::Parts {
                 routes: signpost.subscribe(),

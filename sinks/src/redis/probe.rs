@@ -142,7 +142,7 @@ impl ServerFacts {
 }
 
 /// Every command that is sent, as `ACL DRYRUN` takes it, `KEY` standing for a key of ours.
-const COMMANDS: [&[&str]; 20] = [
+const COMMANDS: [&[&str]; 21] = [
     &["INFO"],
     &["MULTI"],
     &["EXEC"],
@@ -159,6 +159,7 @@ const COMMANDS: [&[&str]; 20] = [
     &["TTL", "KEY"],
     &["PEXPIREAT", "KEY", "1"],
     &["PEXPIRETIME", "KEY"],
+    &["STRLEN", "KEY"],
     &["UNLINK", "KEY"],
     &["SCAN", "0", "MATCH", "KEY", "COUNT", "100"],
     &["WAIT", "0", "0"],

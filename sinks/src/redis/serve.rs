@@ -27,6 +27,8 @@ pub enum Read {
     /// `GET`: [`Reply::Bytes`] or [`Reply::Nil`]. Beside other kinds of reads a hash is told as
     /// [`Reply::WrongType`]; where all reads of a request are this one, as [`Reply::Nil`].
     Get(Vec<u8>),
+    /// `STRLEN`: [`Reply::Number`] of bytes, 0 where there is no row.
+    Length(Vec<u8>),
     /// `EXISTS` of one key: [`Reply::Number`].
     Exists(Vec<u8>),
     /// `HGET` of a key and a field: [`Reply::Bytes`] or [`Reply::Nil`].
@@ -215,6 +217,7 @@ impl<'a> Plan<'a> {
         for read in reads {
             let (name, field): (&[u8], _) = match read {
                 Read::Get(_) => (b"GET", None),
+                Read::Length(_) => (b"STRLEN", None),
                 Read::Exists(_) => (b"EXISTS", None),
                 Read::HashGet(_, field) => (b"HGET", Some(field)),
                 Read::HashAll(_) => (b"HGETALL", None),
@@ -282,6 +285,7 @@ impl<'a> Plan<'a> {
 fn key(read: &Read) -> &[u8] {
     match read {
         Read::Get(key)
+        | Read::Length(key)
         | Read::Exists(key)
         | Read::HashGet(key, _)
         | Read::HashAll(key)

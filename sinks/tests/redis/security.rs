@@ -17,7 +17,7 @@ use crate::server::{Server, free_port};
 
 /// All that the sink, its readers and its coordinator need: what the documentation gives a user.
 const ACL: &str = "ACL SETUSER shop on >s3cret ~main:* +info +ping +multi +exec +watch +unwatch \
-    +get +mget +set +mset +hset +hget +hgetall +exists +ttl +pexpireat +pexpiretime +unlink +scan \
+    +get +mget +set +mset +hset +hget +hgetall +exists +ttl +pexpireat +pexpiretime +strlen +unlink +scan \
     +wait";
 
 fn refused<T: std::fmt::Debug>(result: Result<T, SinkError>) -> String {

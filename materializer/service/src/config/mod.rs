@@ -103,6 +103,8 @@ pub struct Config {
     pub dev: bool,
     /// How units are fed.
     pub worker: WorkerSection,
+    /// How readers are answered.
+    pub gateway: GatewaySection,
     /// How long a version is kept after the last reader was routed to it.
     pub drain: Duration,
     /// How the log of this process looks.
@@ -148,6 +150,15 @@ pub struct WorkerSection {
     pub reclaim_after: Duration,
     /// The memory of one unit's fold.
     pub fold_memory: usize,
+}
+
+/// How readers are answered.
+#[derive(Clone, Debug)]
+pub struct GatewaySection {
+    /// The most bytes of rows in one answer.
+    pub reply_size: usize,
+    /// The most bytes of rows, of all connections together, that wait to be written.
+    pub memory: usize,
 }
 
 /// How the log of this process looks.
@@ -243,6 +254,7 @@ fn read(root: &Node, report: &Report<'_>, environment: &BTreeMap<String, String>
         advertise: top.text("advertise").map(str::to_owned),
         dev: top.read("dev", boolean).unwrap_or(false),
         worker: read_worker(top.node("worker"), report),
+        gateway: read_gateway(top.node("gateway"), report),
         drain: top
             .read("drain", duration)
             .unwrap_or(Duration::from_secs(60)),
@@ -383,6 +395,22 @@ fn read_worker(node: Option<&Node>, report: &Report<'_>) -> WorkerSection {
     };
     section.finish();
     worker
+}
+
+fn read_gateway(node: Option<&Node>, report: &Report<'_>) -> GatewaySection {
+    let mut section = Section::new("gateway", node, report);
+    let gateway = GatewaySection {
+        reply_size: section.read("reply_size", size).unwrap_or(32 << 20),
+        memory: section.read("memory", size).unwrap_or(256 << 20),
+    };
+    if gateway.memory < gateway.reply_size {
+        section.fault(
+            "memory",
+            "less than `gateway.reply_size`: no such reply could be sent",
+        );
+    }
+    section.finish();
+    gateway
 }
 
 fn read_log(node: Option<&Node>, report: &Report<'_>) -> LogSection {

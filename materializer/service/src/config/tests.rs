@@ -95,6 +95,7 @@ connections:
   Bad: redis://h:1
   twice: {url: 'redis://h:1', password: a, password_file: b}
 worker: {slots: many, reclaim_after: 10}
+gateway: {memory: 16MiB}
 log: {format: xml}
 colour: blue
 ";
@@ -111,8 +112,9 @@ colour: blue
             "MATERIALIZER__DEV: `dev`: `maybe` is not `true` or `false`",
             "materializer.yaml:9: `worker.slots`: `many` is not a number of units",
             "materializer.yaml:9: `worker.reclaim_after`: `10` is not a duration: write `500ms`, `30s`, `2m`, `24h` or `7d`",
-            "materializer.yaml:10: `log.format`: `xml` is not `text` or `json`",
-            "materializer.yaml:11: `colour`: not a setting, there are `advertise`, `connections`, `data_dir`, `dev`, `drain`, `http`, `installation`, `kafka`, `log`, `redis`, `who`, `worker`",
+            "materializer.yaml:10: `gateway.memory`: less than `gateway.reply_size`: no such reply could be sent",
+            "materializer.yaml:11: `log.format`: `xml` is not `text` or `json`",
+            "materializer.yaml:12: `colour`: not a setting, there are `advertise`, `connections`, `data_dir`, `dev`, `drain`, `gateway`, `http`, `installation`, `kafka`, `log`, `redis`, `who`, `worker`",
         ]
     );
 }

@@ -111,11 +111,9 @@ async fn redis_document(
         RedisShape::Hash => (Read::HashAll(key), "application/json"),
     };
     let (route, reads) = (Arc::clone(route), vec![read]);
-    let answers = shared.rows.read(vec![RowRead { route, reads }]).await;
-    let answered = answers
-        .into_iter()
-        .next()
-        .expect("an answer for each read")?;
+    let part = shared.rows.read(&[&[RowRead { route, reads }]]).await;
+    let mut answers = part.answers.into_iter().flatten();
+    let answered = answers.next().expect("an answer for each read")?;
     let row = match answered.answer.into_iter().next() {
         None | Some(Reply::Nil) => None,
         Some(Reply::Bytes(value)) => Some(value),

@@ -20,6 +20,7 @@ mod http;
 mod internal;
 mod probes;
 mod redis_protocol;
+mod rounds;
 mod routes;
 mod rows;
 mod search;
@@ -31,8 +32,8 @@ mod tests;
 use std::time::Duration;
 
 pub use copies::{LocalCopies, ServedCopy, ServedIndex};
+pub use rounds::RowReader;
 pub use routes::{CopyAt, RedisRoute, Route, Routes, RoutesReceiver, TantivyRoute};
-pub use rows::RowReader;
 pub use server::{Gateway, Parts, Process, Settings};
 
 use materializer_model::{Offset, VersionId};
@@ -44,8 +45,14 @@ pub struct Limits {
     pub key_bytes: usize,
     /// The longest request: a Redis command with its arguments, or the body of an HTTP request.
     pub request_bytes: usize,
-    /// The most keys of one request, which bounds its answer.
+    /// The most keys of one request.
     pub keys: usize,
+    /// The most bytes of rows in one answer.
+    pub reply_bytes: usize,
+    /// Once the rows for a connection have so many bytes, they are written before more are read.
+    pub part_bytes: usize,
+    /// The most bytes of rows, of all connections together, that wait to be written.
+    pub memory_bytes: usize,
     /// The most words of one Redis command.
     pub request_arguments: usize,
     /// The most commands of one connection that are answered at once.
@@ -70,6 +77,9 @@ impl Default for Limits {
             key_bytes: 512 * 1024,
             request_bytes: 1024 * 1024,
             keys: 1000,
+            reply_bytes: 32 * 1024 * 1024,
+            part_bytes: 256 * 1024,
+            memory_bytes: 256 * 1024 * 1024,
             request_arguments: 1024,
             pipeline_commands: 128,
             connections: 1000,

@@ -1,18 +1,18 @@
-//! Rows of Redis views, read by a few threads in pipelines.
+//! Rows of Redis views: what a client asks of them, and the threads that read them.
 //!
-//! The reads of one job are answered in order by one thread on one connection, so a client that sends
-//! its commands in a pipeline never sees the alias go back.
+//! Commands are answered in parts. Once a part is large enough the commands behind it are left unread,
+//! and whoever asked comes again when it has written what it has: a client that sends a pipeline and
+//! does not read the replies has few of its commands answered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use materializer_model::VersionId;
-use materializer_model::ports::SinkError;
-use materializer_sinks::redis::{Answer, Read, ReadRequest, Reply, ViewReads};
+use materializer_sinks::redis::{Read, ReadRequest, Reply};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::crew::Crew;
+use super::rounds::{self, Given, Held, Job, Memory, RowReader, Wanted};
 use super::routes::RedisRoute;
 use super::{Answered, Limits, ReadError};
 
@@ -26,28 +26,28 @@ pub(super) struct RowRead {
     pub(super) reads: Vec<Read>,
 }
 
-/// For each read of a job what one version found, a reply for each key.
+/// For each read of a command what one version found, a reply for each key.
 pub(super) type Answers = Vec<Result<Answered<Vec<Reply>>, ReadError>>;
 
-/// Reads rows. One for each thread: it owns its connection, and blocks within bounded times.
-pub trait RowReader: Send {
-    /// Answers requests in their order, each by the one version that the alias in Redis names.
-    fn answer(&mut self, requests: &[ReadRequest]) -> Vec<Result<Answer, SinkError>>;
+/// The answers to the first of some commands.
+#[derive(Debug)]
+pub(super) struct Part {
+    /// Of each command, at least one.
+    pub(super) answers: Vec<Answers>,
+    /// To be kept until the answers are written.
+    pub(super) held: Held,
 }
 
-impl RowReader for ViewReads {
-    fn answer(&mut self, requests: &[ReadRequest]) -> Vec<Result<Answer, SinkError>> {
-        ViewReads::answer(self, requests)
-    }
+/// What is asked of one connection.
+#[derive(Default)]
+struct Asked {
+    wanted: VecDeque<Wanted>,
+    /// Of each the number of its command, and its place therein.
+    places: Vec<(usize, usize)>,
 }
 
-struct Job {
-    requests: Vec<ReadRequest>,
-    reply: oneshot::Sender<Answers>,
-}
-
-/// The most jobs that one pipeline carries.
-const PIPELINE_JOBS_MAX: usize = 64;
+/// The most jobs that one thread takes at once.
+const BATCH_JOBS_MAX: usize = 64;
 
 /// The readers' threads, by the name of the Redis connection: a server that does not answer holds up
 /// its own readers alone.
@@ -66,78 +66,91 @@ impl Rows {
         readers: BTreeMap<String, Vec<Box<dyn RowReader>>>,
         limits: Limits,
     ) -> std::io::Result<Self> {
+        let memory = Memory::new(limits);
         let mut crews = BTreeMap::new();
         for (connection, readers) in readers {
             let workers = readers
                 .into_iter()
-                .map(|mut reader| move |jobs| answer(&mut *reader, jobs))
+                .map(|mut reader| {
+                    let memory = memory.clone();
+                    move |jobs| rounds::answer(&mut *reader, jobs, &memory)
+                })
                 .collect();
             let name = format!("redis-{connection}");
-            let crew = Crew::start(&name, workers, limits.queue_requests, PIPELINE_JOBS_MAX)?;
+            let crew = Crew::start(&name, workers, limits.queue_requests, BATCH_JOBS_MAX)?;
             crews.insert(connection, crew);
         }
         Ok(Self { crews, limits })
     }
 
-    /// Answers reads, in their order. Those of one connection are one job.
-    pub(super) async fn read(&self, reads: Vec<RowRead>) -> Answers {
-        let mut jobs: BTreeMap<String, (Vec<usize>, Vec<ReadRequest>)> = BTreeMap::new();
-        let mut answers = Vec::with_capacity(reads.len());
-        for (place, RowRead { route, reads }) in reads.into_iter().enumerate() {
-            let (places, requests) = jobs.entry(route.connection.clone()).or_default();
-            places.push(place);
-            requests.push(ReadRequest {
-                view: route.version.view.clone(),
-                reads,
-            });
-            answers.push(Err(ReadError::Broken("the reader gave no answer".into())));
+    /// Answers the first of some commands: at least one, and so many that their rows stay bounded.
+    /// The reads of one connection are one job.
+    pub(super) async fn read(&self, commands: &[&[RowRead]]) -> Part {
+        let mut answers: Vec<Vec<Option<_>>> = Vec::with_capacity(commands.len());
+        let mut jobs: BTreeMap<&str, Asked> = BTreeMap::new();
+        for (command, reads) in commands.iter().enumerate() {
+            answers.push(vec![None; reads.len()]);
+            for (place, RowRead { route, reads }) in reads.iter().enumerate() {
+                let job = jobs.entry(&route.connection).or_default();
+                job.places.push((command, place));
+                let request = ReadRequest {
+                    view: route.version.view.clone(),
+                    reads: reads.clone(),
+                };
+                job.wanted.push_back(Wanted { command, request });
+            }
         }
         // All are handed over before the first is waited for.
         let handed: Vec<_> = jobs
             .into_iter()
-            .map(|(connection, (places, requests))| {
-                let reply = self.hand(&connection, requests);
-                (connection, places, reply)
+            .map(|(connection, asked)| {
+                let reply = self.hand(connection, asked.wanted);
+                (connection, asked.places, reply)
             })
             .collect();
+        let mut held = Held::default();
         for (connection, places, reply) in handed {
-            match self.wait(&connection, reply).await {
-                Ok(given) => {
-                    for (place, answer) in places.into_iter().zip(given) {
-                        answers[place] = answer;
-                    }
+            let given = match self.wait(connection, reply).await {
+                Ok((given, more)) => {
+                    held.add(more);
+                    given
                 }
-                Err(fault) => {
-                    for place in places {
-                        answers[place] = Err(fault.clone());
-                    }
-                }
+                Err(fault) => vec![Err(fault); places.len()],
+            };
+            for ((command, place), answer) in places.into_iter().zip(given) {
+                answers[command][place] = Some(answer);
             }
         }
-        answers
+        let whole = answers
+            .into_iter()
+            .map_while(|answers| answers.into_iter().collect());
+        Part {
+            answers: whole.collect(),
+            held,
+        }
     }
 
     fn hand(
         &self,
         connection: &str,
-        requests: Vec<ReadRequest>,
-    ) -> Result<oneshot::Receiver<Answers>, ReadError> {
+        wanted: VecDeque<Wanted>,
+    ) -> Result<oneshot::Receiver<Given>, ReadError> {
         let Some(crew) = self.crews.get(connection) else {
             let why = format!("connection `{connection}` is not configured for this gateway");
             return Err(ReadError::Broken(why));
         };
-        let (reply, answers) = oneshot::channel();
-        crew.hand(Job { requests, reply })?;
-        Ok(answers)
+        let (reply, given) = oneshot::channel();
+        crew.hand(Job::new(wanted, reply))?;
+        Ok(given)
     }
 
     async fn wait(
         &self,
         connection: &str,
-        reply: Result<oneshot::Receiver<Answers>, ReadError>,
-    ) -> Result<Answers, ReadError> {
+        reply: Result<oneshot::Receiver<Given>, ReadError>,
+    ) -> Result<Given, ReadError> {
         match timeout(self.limits.answer_time, reply?).await {
-            Ok(Ok(answers)) => Ok(answers),
+            Ok(Ok(given)) => Ok(given),
             Ok(Err(_dropped)) => Err(ReadError::Broken("the reader ended".into())),
             Err(_elapsed) => Err(ReadError::Unavailable(format!(
                 "connection `{connection}` gave no answer within {:?}",
@@ -149,43 +162,5 @@ impl Rows {
     /// Says whether all threads are there.
     pub(super) fn is_whole(&self) -> bool {
         self.crews.values().all(Crew::is_whole)
-    }
-}
-
-/// Answers some jobs in one pipeline. Who gave up waiting is not read for.
-fn answer(reader: &mut dyn RowReader, jobs: Vec<Job>) {
-    let mut requests = Vec::new();
-    let mut waiting = Vec::new();
-    for mut job in jobs.into_iter().filter(|job| !job.reply.is_closed()) {
-        waiting.push((job.requests.len(), job.reply));
-        requests.append(&mut job.requests);
-    }
-    let answers = reader.answer(&requests);
-    let mut answers = answers.into_iter().zip(&requests);
-    for (count, reply) in waiting {
-        let mine = answers.by_ref().take(count);
-        let mine = mine.map(|(answer, request)| answered(answer, request));
-        // A receiver that is gone has given up waiting.
-        reply.send(mine.collect()).ok();
-    }
-}
-
-fn answered(
-    answer: Result<Answer, SinkError>,
-    request: &ReadRequest,
-) -> Result<Answered<Vec<Reply>>, ReadError> {
-    match answer {
-        Ok(Answer { pointer, replies }) => Ok(Answered {
-            version: VersionId {
-                view: request.view.clone(),
-                number: pointer.version,
-            },
-            epoch: pointer.epoch,
-            answer: replies,
-        }),
-        Err(SinkError::Unavailable(why) | SinkError::Full(why)) => Err(ReadError::Unavailable(why)),
-        Err(fault @ (SinkError::Damaged(_) | SinkError::Refused(_) | SinkError::Fenced(_))) => {
-            Err(ReadError::Broken(fault.to_string()))
-        }
     }
 }

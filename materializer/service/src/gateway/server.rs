@@ -23,8 +23,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 
 use super::copies::{Copies, LocalCopies};
+use super::rounds::RowReader;
 use super::routes::RoutesReceiver;
-use super::rows::{RowReader, Rows};
+use super::rows::Rows;
 use super::{Limits, ReadError};
 use super::{documents, internal, probes, redis_protocol, search, status};
 use crate::metrics::{ConnectionGuard, Metrics, Op, Outcome, Port, ScrapeSource};

@@ -94,6 +94,16 @@ pub(super) enum Plan {
     Read(Vec<RowRead>, Assemble),
 }
 
+impl Plan {
+    /// Returns what is read for it.
+    pub(super) fn reads(&self) -> Option<&[RowRead]> {
+        match self {
+            Self::Now(_) | Self::Close(_) => None,
+            Self::Read(reads, _) => Some(reads),
+        }
+    }
+}
+
 /// How the answers to a request's reads become its reply.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Assemble {

@@ -1,13 +1,14 @@
 //! The port of the Redis protocol: rows by alias, for any Redis client.
 //!
-//! The commands of a connection that have arrived are planned under one snapshot of the routes, their
-//! reads are answered as one job, and the replies are written in order. So one version answers each
-//! command, and on one connection the alias never goes back.
+//! The commands of a connection that have arrived are planned under one snapshot of the routes, and
+//! answered and written in order, part by part. So one version answers each command, on one connection
+//! the alias never goes back, and a client that does not read is not read for.
 
 mod codec;
 mod commands;
 mod session;
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,10 +21,11 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use self::codec::{Decoder, Protocol, Reply};
-use self::commands::{Assemble, Plan, plan};
+use self::commands::{Plan, plan};
 use self::session::Session;
 use super::ReadError;
-use super::rows::Answers;
+use super::rounds::Held;
+use super::rows::{Answers, Part};
 use super::server::{Shared, Stop};
 use crate::metrics::{Op, Outcome, Port};
 
@@ -70,9 +72,9 @@ async fn converse(
     let mut decoder = Decoder::new(shared.limits);
     let mut arrived = vec![0; 16 * 1024];
     loop {
-        let (plans, next) = plan_arrived(&mut decoder, &mut session, shared);
-        if !plans.is_empty() {
-            let replies = answer(plans, shared).await;
+        let (mut plans, next) = plan_arrived(&mut decoder, &mut session, shared);
+        while !plans.is_empty() {
+            let (replies, _held) = answer_some(&mut plans, shared).await;
             timeout(shared.limits.answer_time, stream.write_all(&replies)).await??;
         }
         match next {
@@ -102,14 +104,17 @@ enum Next {
     Close,
 }
 
-/// Plans the commands that have arrived; at most so many that their answers stay bounded.
+/// A planned command, and how its reply is written.
+type Planned = (Plan, Protocol);
+
+/// Plans the commands that have arrived, a bounded number of them.
 fn plan_arrived(
     decoder: &mut Decoder,
     session: &mut Session,
     shared: &Shared,
-) -> (Vec<(Plan, Protocol)>, Next) {
+) -> (VecDeque<Planned>, Next) {
     let routes = shared.routes.borrow().clone();
-    let mut plans = Vec::new();
+    let mut plans = VecDeque::new();
     let mut words = 0;
     while plans.len() < shared.limits.pipeline_commands && words < shared.limits.request_arguments {
         match decoder.next() {
@@ -118,7 +123,7 @@ fn plan_arrived(
                 let plan = plan(request, session, routes.as_deref(), &shared.limits);
                 let closes = matches!(plan, Plan::Close(_));
                 // `HELLO` answers in the protocol that it chooses.
-                plans.push((plan, session.protocol()));
+                plans.push_back((plan, session.protocol()));
                 if closes {
                     return (plans, Next::Close);
                 }
@@ -126,7 +131,7 @@ fn plan_arrived(
             Ok(None) => return (plans, Next::Read),
             Err(fault) => {
                 let told = Plan::Close(Reply::Error(format!("ERR {fault}")));
-                plans.push((told, session.protocol()));
+                plans.push_back((told, session.protocol()));
                 return (plans, Next::Close);
             }
         }
@@ -134,41 +139,30 @@ fn plan_arrived(
     (plans, Next::Plan)
 }
 
-/// Answers the commands and returns their replies as bytes, in order.
-async fn answer(plans: Vec<(Plan, Protocol)>, shared: &Shared) -> Vec<u8> {
-    enum Pending {
-        Reply(Reply),
-        Reads(usize, Assemble),
-    }
-    let mut reads = Vec::new();
-    let mut pending = Vec::with_capacity(plans.len());
-    for (plan, protocol) in plans {
-        let command = match plan {
-            Plan::Now(reply) | Plan::Close(reply) => Pending::Reply(reply),
-            Plan::Read(mut of_command, assemble) => {
-                let count = of_command.len();
-                reads.append(&mut of_command);
-                Pending::Reads(count, assemble)
-            }
-        };
-        pending.push((command, protocol));
-    }
+/// Answers the first of the commands, at least one, and takes them off. Returns their replies as bytes,
+/// and the memory that they take until they are written.
+async fn answer_some(plans: &mut VecDeque<Planned>, shared: &Shared) -> (Vec<u8>, Held) {
     let began = shared.clock.monotonic();
-    let mut answers = shared.rows.read(reads).await.into_iter();
+    let reads: Vec<_> = plans.iter().filter_map(|(plan, _)| plan.reads()).collect();
+    let Part { answers, held } = shared.rows.read(&reads).await;
     let elapsed = shared.clock.monotonic().since(began);
+    let mut answers = answers.into_iter();
     let mut bytes = Vec::new();
-    for (command, protocol) in pending {
-        let reply = match command {
-            Pending::Reply(reply) => reply,
-            Pending::Reads(count, assemble) => {
-                let answers: Answers = answers.by_ref().take(count).collect();
+    while let Some((plan, protocol)) = plans.pop_front() {
+        let reply = match plan {
+            Plan::Now(reply) | Plan::Close(reply) => reply,
+            Plan::Read(reads, assemble) => {
+                let Some(answers) = answers.next() else {
+                    plans.push_front((Plan::Read(reads, assemble), protocol));
+                    break;
+                };
                 count_command(shared, &answers, elapsed);
                 assemble.reply(answers)
             }
         };
         reply.encode(protocol, &mut bytes);
     }
-    bytes
+    (bytes, held)
 }
 
 fn count_command(shared: &Shared, answers: &Answers, elapsed: Duration) {

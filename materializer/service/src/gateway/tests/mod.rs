@@ -84,6 +84,10 @@ impl Stored {
         };
         match read {
             Read::Get(key) | Read::HashAll(key) => row(key).cloned().unwrap_or(Reply::Nil),
+            Read::Length(key) => match row(key) {
+                Some(Reply::Bytes(row)) => Reply::Number(row.len().try_into().unwrap()),
+                _ => Reply::Number(0),
+            },
             Read::Exists(key) => Reply::Number(row(key).is_some().into()),
             Read::HashGet(key, field) => match row(key) {
                 Some(Reply::Fields(fields)) => {
@@ -124,6 +128,7 @@ struct Bed {
     store: Store,
     copies: Arc<LocalCopies>,
     routes: watch::Sender<Option<Arc<Routes>>>,
+    metrics: Arc<Metrics>,
     gateway: Gateway,
 }
 
@@ -140,6 +145,7 @@ impl Bed {
         reader: impl Fn(Store) -> Box<dyn RowReader>,
     ) -> Self {
         let store = Store::default();
+        let metrics = Arc::new(Metrics::new().unwrap());
         let copies = Arc::new(LocalCopies::default());
         let (routes, receiver) = watch::channel(None);
         let readers = (0..readers).map(|_| reader(store.clone())).collect();
@@ -154,7 +160,7 @@ impl Bed {
             rows: BTreeMap::from([("cache".to_owned(), readers)]),
             copies: Arc::clone(&copies),
             process: Arc::new(Silent),
-            metrics: Arc::new(Metrics::new().unwrap()),
+            metrics: Arc::clone(&metrics),
             clock: Arc::new(SystemClock::start()),
             seed: 7,
         };
@@ -162,6 +168,7 @@ impl Bed {
             store,
             copies,
             routes,
+            metrics,
             gateway: Gateway::start(settings, parts).unwrap(),
         }
     }

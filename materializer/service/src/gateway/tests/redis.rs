@@ -2,10 +2,12 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use ::redis::{Commands as _, Connection, ErrorKind};
+use materializer_model::{Clock as _, Monotonic};
 
 use super::*;
 
@@ -65,11 +67,22 @@ fn the_redis_crate_reads_rows_by_alias() {
 
 #[test]
 fn a_pipeline_is_answered_in_order_however_it_arrives() {
-    let bed = Bed::start(Limits::default()).with_rows();
+    let limits = Limits {
+        part_bytes: 100,
+        ..Limits::default()
+    };
+    let bed = Bed::start(limits).with_rows();
     let mut stream = raw(&bed);
     let many = "GET product:42\r\nPING\r\n*2\r\n$3\r\nGET\r\n$10\r\nproduct:43\r\nECHO a\r\n";
     let answers = "$16\r\n{\"title\":\"shoe\"}\r\n+PONG\r\n$-1\r\n$1\r\na\r\n";
     check(&mut stream, &many.repeat(200), &answers.repeat(200));
+    let of_two = "EXISTS product:42 user:1\r\nMGET product:43 product:42\r\n";
+    let answers_of_two = ":2\r\n*2\r\n$-1\r\n$16\r\n{\"title\":\"shoe\"}\r\n";
+    check(
+        &mut stream,
+        &of_two.repeat(100),
+        &answers_of_two.repeat(100),
+    );
     let (first, rest) = many.split_at(50);
     check(
         &mut stream,
@@ -77,6 +90,87 @@ fn a_pipeline_is_answered_in_order_however_it_arrives() {
         "$16\r\n{\"title\":\"shoe\"}\r\n+PONG\r\n",
     );
     check(&mut stream, rest, "$-1\r\n$1\r\na\r\n");
+}
+
+/// A reader that counts the bytes of the rows that it reads.
+struct Counting {
+    store: Store,
+    bytes: Arc<AtomicUsize>,
+}
+
+impl RowReader for Counting {
+    fn answer(&mut self, requests: &[ReadRequest]) -> Vec<Result<Answer, SinkError>> {
+        let answers = self.store.answer(requests);
+        let replies = answers.iter().flatten().flat_map(|answer| &answer.replies);
+        let bytes = replies.map(|reply| match reply {
+            Reply::Bytes(row) => row.len(),
+            Reply::Nil | Reply::Number(_) | Reply::Fields(_) | Reply::WrongType => 0,
+        });
+        self.bytes.fetch_add(bytes.sum(), Ordering::Relaxed);
+        answers
+    }
+}
+
+/// Starts a gateway with the row `product:1` of so many bytes, and counts what it reads.
+fn with_large_row(limits: Limits, bytes: usize) -> (Bed, Arc<AtomicUsize>) {
+    let counted = Arc::new(AtomicUsize::new(0));
+    let bed = Bed::start_reading(limits, 1, |store| {
+        let bytes = Arc::clone(&counted);
+        Box::new(Counting { store, bytes })
+    })
+    .with_rows();
+    bed.store
+        .put_text("products@v7", "product:1", &"x".repeat(bytes));
+    (bed, counted)
+}
+
+#[test]
+fn a_client_that_does_not_read_is_not_read_for_and_closed_on() {
+    const ROW: usize = 1 << 20;
+    let limits = Limits {
+        answer_time: Duration::from_millis(300),
+        ..Limits::default()
+    };
+    let (bed, counted) = with_large_row(limits, ROW);
+    let mut stream = raw(&bed);
+    stream.write_all(&b"GET product:1\r\n".repeat(200)).unwrap();
+    let clock = SystemClock::start();
+    let closed = r#"gateway_connections{kind="redis"} 0"#;
+    while counted.load(Ordering::Relaxed) == 0
+        || !bed.metrics.render(&Silent).unwrap().contains(closed)
+    {
+        let waited = clock.monotonic().since(Monotonic::default());
+        assert!(waited < Duration::from_secs(10), "the connection is open");
+        std::thread::yield_now();
+    }
+    let read = counted.load(Ordering::Relaxed) / ROW;
+    assert!(read <= 40, "{read} of 200 rows were read");
+}
+
+#[test]
+fn a_reply_that_would_be_too_large_is_refused_and_a_long_one_before_it_is_read() {
+    let limits = Limits {
+        reply_bytes: 1000,
+        ..Limits::default()
+    };
+    let (bed, counted) = with_large_row(limits, 100);
+    let mut stream = raw(&bed);
+    let keys = |count: usize| format!("MGET{}\r\n", " product:1".repeat(count));
+    let row = format!("$100\r\n{}\r\n", "x".repeat(100));
+    check(
+        &mut stream,
+        &keys(10),
+        &format!("*10\r\n{}", row.repeat(10)),
+    );
+    let refused = |bytes| {
+        format!("-ERR the reply has {bytes} bytes of rows, 1000 are sent (`gateway.reply_size`)")
+    };
+    let rest = ": ask for fewer keys\r\n";
+    check(&mut stream, &keys(11), &(refused(1100) + rest));
+    let before = counted.load(Ordering::Relaxed);
+    check(&mut stream, &keys(100), &(refused(10_000) + rest));
+    assert_eq!(counted.load(Ordering::Relaxed), before);
+    check(&mut stream, "GET product:1\r\n", &row);
 }
 
 #[test]
