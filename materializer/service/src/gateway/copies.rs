@@ -1,8 +1,9 @@
 //! Documents and searches of tantivy views: from a copy that this process holds, or by asking the
 //! worker that holds one.
 //!
-//! A request is answered by one copy. Of two copies chosen at random the one with fewer of our
-//! requests in flight is asked; if it is not servable, the other.
+//! A request is answered by one copy. Of two copies chosen at random among those that are up to date, the one
+//! with fewer of our requests in flight is asked; if it cannot answer, the other, or where there is no other
+//! the furthest of those that are behind.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -250,7 +251,7 @@ struct Router {
 }
 
 impl Router {
-    /// Asks one copy, and another one if that cannot answer.
+    /// Asks one copy, and another one if that cannot answer: two at most, for each may take its time.
     fn ask_any<Q: Question>(
         &self,
         route: &TantivyRoute,
@@ -258,7 +259,8 @@ impl Router {
     ) -> Result<Q::Answer, ReadError> {
         let mut last =
             ReadError::Unavailable(format!("no copy of `{}` is servable", route.version));
-        for copy in self.choose(&route.copies) {
+        let copies = self.choose(&route.copies).chain(&route.behind);
+        for copy in copies.take(2) {
             let counted = InFlight::count(&self.in_flight, &copy.unit);
             let answer = match self.local.find(&copy.unit) {
                 Some(held) => question.ask_held(&*held),

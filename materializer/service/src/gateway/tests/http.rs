@@ -262,6 +262,34 @@ fn a_copy_that_cannot_answer_is_passed_over() {
 }
 
 #[test]
+fn a_copy_that_is_behind_answers_only_where_no_other_does() {
+    let bed = Bed::start(Limits::default());
+    let address = bed.gateway.http_address();
+    let copies = [
+        ("products/v1/c0/s0", address),
+        ("products/v1/c1/s0", address),
+    ];
+    let Route::Tantivy(route) = tantivy_route("products@v1", 5, &copies) else {
+        panic!("it is one to copies");
+    };
+    let mut route = Arc::unwrap_or_clone(route);
+    route.behind = route.copies.split_off(1);
+    bed.route([Route::Tantivy(Arc::new(route))]);
+    serve(&bed, copies[0].0, "current", None);
+    serve(&bed, copies[1].0, "behind", None);
+    let document = || get(&bed, "/v1/views/products/documents/1");
+    for _ in 0..20 {
+        let answer = document().body_mut().read_to_string().unwrap();
+        assert_eq!(answer, "current: 1");
+    }
+    bed.copies.withdraw(&copies[0].0.parse().unwrap());
+    let answer = document().body_mut().read_to_string().unwrap();
+    assert_eq!(answer, "behind: 1");
+    bed.copies.withdraw(&copies[1].0.parse().unwrap());
+    check(document(), 503, "unavailable");
+}
+
+#[test]
 fn probes_tell_apart_what_is_alive_and_what_is_ready() {
     let bed = Bed::start(Limits::default());
     assert_eq!(get(&bed, "/livez").status().as_u16(), 200);

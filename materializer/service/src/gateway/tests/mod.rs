@@ -204,7 +204,7 @@ fn redis_route(version: &str, epoch: u64, literal: &str, shape: RedisShape) -> R
     }))
 }
 
-/// Returns a route to copies: of each its unit and its worker's address.
+/// Returns a route to copies that are up to date: of each its unit and its worker's address.
 fn tantivy_route(version: &str, epoch: u64, copies: &[(&str, SocketAddr)]) -> Route {
     let copy = |(unit, address): &(&str, SocketAddr)| CopyAt {
         unit: unit.parse().unwrap(),
@@ -214,5 +214,6 @@ fn tantivy_route(version: &str, epoch: u64, copies: &[(&str, SocketAddr)]) -> Ro
         version: version.parse().unwrap(),
         epoch: Offset(epoch),
         copies: copies.iter().map(copy).collect(),
+        behind: Vec::new(),
     }))
 }
