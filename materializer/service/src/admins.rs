@@ -10,10 +10,11 @@ use materializer_model::definition::{QueryGate, RedisTarget, Target};
 use materializer_model::ports::{SinkAdmin, SinkError};
 use materializer_model::{CatalogId, Clock, Unit, ViewDefinition};
 use materializer_sinks::redis::RedisAdmin;
-use materializer_sinks::tantivy::search::{SearchRequest, SearchResponse};
+use materializer_sinks::tantivy::search::SearchRequest;
 
 use crate::config::Config;
 use crate::connect;
+use crate::gateway::{CopyAt, ReadError, Workers};
 
 /// How long a worker is waited for.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -23,7 +24,7 @@ pub(crate) struct Admins {
     config: Arc<Config>,
     catalog: CatalogId,
     clock: Arc<dyn Clock>,
-    agent: ureq::Agent,
+    workers: Workers,
     /// By connection, key template and shards: what an administration is made of.
     redis: BTreeMap<(String, String, u16), RedisAdmin>,
 }
@@ -32,17 +33,11 @@ impl Admins {
     /// Makes the administrations of an installation's sinks; nothing is reached yet.
     #[must_use]
     pub(crate) fn new(config: Arc<Config>, catalog: CatalogId, clock: Arc<dyn Clock>) -> Self {
-        let agent = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_global(Some(ANSWER_WITHIN))
-            .max_redirects(0)
-            .proxy(None)
-            .build();
         Self {
             config,
+            workers: Workers::new(catalog.clone(), ANSWER_WITHIN),
             catalog,
             clock,
-            agent: agent.into(),
             redis: BTreeMap::new(),
         }
     }
@@ -75,25 +70,23 @@ impl ViewSinks for Admins {
         let Some((unit, address)) = copies.first() else {
             return Err(SinkError::Unavailable("no copy is servable".to_owned()));
         };
-        let unavailable = |error: ureq::Error| {
-            SinkError::Unavailable(format!("`{unit}` at `{address}`: {error}"))
-        };
-        let url = format!("http://{address}/internal/v1/units/{unit}/search");
         let request = SearchRequest {
             q: Some(query.q.clone()),
             size: Some(0),
             ..SearchRequest::default()
         };
-        let mut response = self
-            .agent
-            .post(&url)
-            .send_json(&request)
-            .map_err(unavailable)?;
-        if !response.status().is_success() {
-            let why = response.body_mut().read_to_string().map_err(unavailable)?;
-            return Err(SinkError::Refused(format!("`{}`: {why}", query.q)));
-        }
-        let found: SearchResponse = response.body_mut().read_json().map_err(unavailable)?;
+        let copy = CopyAt {
+            unit: unit.clone(),
+            address: address.clone(),
+        };
+        let found = self.workers.search(&copy, &request);
+        let found = found.map_err(|fault| match fault {
+            ReadError::Gone(why) | ReadError::Unavailable(why) => SinkError::Unavailable(why),
+            fault @ (ReadError::Invalid(_)
+            | ReadError::WrongType
+            | ReadError::NotFound(_)
+            | ReadError::Broken(_)) => SinkError::Refused(format!("`{}`: {fault}", query.q)),
+        })?;
         Ok(found.total)
     }
 }

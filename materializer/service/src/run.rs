@@ -198,6 +198,7 @@ impl Process {
                 },
             },
             gateway::Parts {
+                catalog: catalog.clone(),
                 routes: signpost.subscribe(),
                 rows: row_readers(&config, &catalog)?,
                 copies: Arc::clone(&copies),

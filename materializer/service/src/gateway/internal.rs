@@ -1,4 +1,8 @@
-//! What workers serve to gateways, and how gateways ask for it: `/internal/v1/units/{unit}/…`.
+//! What workers serve to gateways, and how gateways ask for it:
+//! `/internal/v1/catalogs/{catalog}/units/{unit}/…`.
+//!
+//! An address may be another installation's by now, where a unit of the same name is another one: a
+//! worker answers for its own catalog alone.
 //!
 //! `POST …/document` has the key's bytes as its body, and answers the row, or 204 where there is none.
 //! `POST …/search` has the JSON of a search request and answers that of its response. A fault's status
@@ -14,7 +18,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
-use materializer_model::Unit;
+use materializer_model::{CatalogId, Unit};
 use materializer_sinks::tantivy::search::{SearchRequest, SearchResponse};
 use ureq::Agent;
 
@@ -27,17 +31,20 @@ use crate::metrics::Op;
 
 /// Returns the routes of a worker. A unit's text has slashes, so it takes four segments.
 pub(super) fn router() -> Router<Arc<Shared>> {
-    let unit = "/internal/v1/units/{view}/{version}/{copy}/{shard}";
+    let unit = "/internal/v1/catalogs/{catalog}/units/{view}/{version}/{copy}/{shard}";
     Router::new()
         .route(&format!("{unit}/document"), post(document))
         .route(&format!("{unit}/search"), post(search))
 }
 
-type UnitPath = Path<(String, String, String, String)>;
+type UnitPath = Path<(String, String, String, String, String)>;
 
 /// Finds a copy that this process serves.
 fn held(shared: &Shared, Path(unit): UnitPath) -> Result<Arc<dyn ServedCopy>, ReadError> {
-    let (view, version, copy, shard) = unit;
+    let (catalog, view, version, copy, shard) = unit;
+    if catalog != shared.catalog.as_str() {
+        return Err(ReadError::Gone("this worker is of another catalog".into()));
+    }
     let text = format!("{view}/{version}/{copy}/{shard}");
     let unit: Unit = text
         .parse()
@@ -73,16 +80,17 @@ async fn search(State(shared): State<Arc<Shared>>, unit: UnitPath, body: Bytes) 
 
 /// Asks other workers. Blocks.
 #[derive(Debug)]
-pub(super) struct Workers {
+pub(crate) struct Workers {
     agent: Agent,
+    catalog: CatalogId,
 }
 
 /// The longest answer of a worker that is taken.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 impl Workers {
-    /// Makes an asker that waits at most `answer_time` for each answer.
-    pub(super) fn new(answer_time: Duration) -> Self {
+    /// Makes an asker of a catalog's workers that waits at most `answer_time` for each answer.
+    pub(crate) fn new(catalog: CatalogId, answer_time: Duration) -> Self {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(answer_time))
@@ -93,6 +101,7 @@ impl Workers {
             .build();
         Self {
             agent: config.into(),
+            catalog,
         }
     }
 
@@ -109,7 +118,7 @@ impl Workers {
     ///
     /// # Errors
     /// [`ReadError`].
-    pub(super) fn search(
+    pub(crate) fn search(
         &self,
         copy: &CopyAt,
         request: &SearchRequest,
@@ -132,7 +141,8 @@ impl Workers {
         let unreachable = |fault: ureq::Error| {
             ReadError::Unavailable(format!("`{unit}` at `{address}`: {fault}"))
         };
-        let url = format!("http://{address}/internal/v1/units/{unit}/{what}");
+        let catalog = &self.catalog;
+        let url = format!("http://{address}/internal/v1/catalogs/{catalog}/units/{unit}/{what}");
         let mut response = self.agent.post(&url).send(body).map_err(unreachable)?;
         let status = response.status();
         let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX);

@@ -32,6 +32,7 @@ mod tests;
 use std::time::Duration;
 
 pub use copies::{LocalCopies, ServedCopy, ServedIndex};
+pub(crate) use internal::Workers;
 pub use rounds::RowReader;
 pub use routes::{CopyAt, RedisRoute, Route, Routes, RoutesReceiver, TantivyRoute};
 pub use server::{Gateway, Parts, Process, Settings};

@@ -15,7 +15,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::response::{IntoResponse, Response};
 use axum::serve::Listener;
 use materializer_migrations::status::Status;
-use materializer_model::Clock;
+use materializer_model::{CatalogId, Clock};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
@@ -44,6 +44,8 @@ pub struct Settings {
 
 /// What a process has to serve.
 pub struct Parts {
+    /// The catalog of the installation.
+    pub catalog: CatalogId,
     /// Where readers are sent; kept up to date by whoever folds the catalog.
     pub routes: RoutesReceiver,
     /// Readers of Redis rows by the name of their connection, one for each thread.
@@ -81,6 +83,7 @@ pub trait Process: ScrapeSource {
 
 /// What the handlers share.
 pub(super) struct Shared {
+    pub(super) catalog: CatalogId,
     pub(super) routes: RoutesReceiver,
     pub(super) rows: Rows,
     pub(super) copies: Copies,
@@ -96,7 +99,8 @@ impl Shared {
         Ok(Self {
             routes: parts.routes,
             rows: Rows::start(parts.rows, limits)?,
-            copies: Copies::start(&parts.copies, limits, parts.seed)?,
+            copies: Copies::start(&parts.copies, parts.catalog.clone(), limits, parts.seed)?,
+            catalog: parts.catalog,
             local: parts.copies,
             process: parts.process,
             metrics: parts.metrics,

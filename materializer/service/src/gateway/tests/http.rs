@@ -257,8 +257,21 @@ fn a_copy_that_cannot_answer_is_passed_over() {
         503,
         "unavailable",
     );
-    let asked = post(&gone, "/internal/v1/units/products/v1/c0/s0/document", b"1");
-    check(asked, 410, "gone");
+}
+
+#[test]
+fn a_worker_answers_for_copies_that_it_holds_of_its_own_catalog() {
+    let bed = Bed::start(Limits::default());
+    serve(&bed, "products/v1/c0/s0", "held", None);
+    let ask = |catalog: &str, copy: &str| {
+        let unit = format!("/internal/v1/catalogs/{catalog}/units/products/v1/{copy}/s0");
+        post(&bed, &format!("{unit}/document"), b"1")
+    };
+    let mut held = ask("ours", "c0");
+    assert_eq!(held.body_mut().read_to_string().unwrap(), "held: 1");
+    check(ask("ours", "c1"), 410, "gone");
+    check(ask("another", "c0"), 410, "gone");
+    check(ask("ours", "0"), 400, "invalid");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use materializer_migrations::status::Status;
 use materializer_model::definition::RedisShape;
 use materializer_model::ports::{AliasPointer, SinkError};
-use materializer_model::{Offset, VersionId, VersionNumber, ViewName};
+use materializer_model::{CatalogId, Offset, VersionId, VersionNumber, ViewName};
 use materializer_sinks::redis::{Answer, Read, ReadRequest, Reply};
 use tokio::sync::watch;
 
@@ -156,6 +156,7 @@ impl Bed {
             limits,
         };
         let parts = Parts {
+            catalog: CatalogId::new("ours"),
             routes: receiver,
             rows: BTreeMap::from([("cache".to_owned(), readers)]),
             copies: Arc::clone(&copies),
