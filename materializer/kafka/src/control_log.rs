@@ -199,7 +199,9 @@ impl KafkaControlLog {
             Some(lane) => lane,
             empty => {
                 let group = format!("{topic}.reader");
-                empty.insert(Lane::open(&self.settings, &group, Profile::Tailing)?)
+                let lane = Lane::open(&self.settings, &group, Profile::Tailing)?;
+                lane.get_to_know(self.topics.values())?;
+                empty.insert(lane)
             }
         };
         lane.assign(&[Assignment {

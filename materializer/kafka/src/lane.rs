@@ -12,7 +12,7 @@ use materializer_model::{LeaderEpoch, Offset, Partition, Record, RowBatch, Times
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::topic_partition_list::{self, TopicPartitionList};
 
-use crate::client::{KafkaSettings, REQUEST};
+use crate::client::{KafkaSettings, REQUEST, find};
 use crate::errors::{kafka_error, log_error};
 use crate::ffi::{self, Consumer, Row};
 
@@ -61,6 +61,21 @@ impl Lane {
             consumer,
             topics: Vec::new(),
         })
+    }
+
+    /// Asks about topics that are assigned later, one after the other: one that a running client does
+    /// not know yet waits for librdkafka's next look at its topics, which is up to a second away.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub(crate) fn get_to_know<'a>(
+        &self,
+        topics: impl Iterator<Item = &'a Topic>,
+    ) -> Result<(), LogError> {
+        for topic in topics {
+            find(self.consumer.client(), topic)?;
+        }
+        Ok(())
     }
 
     /// Says why an offset could not be read: retention overtook it, or the log was cut back.

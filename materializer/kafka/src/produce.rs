@@ -23,6 +23,9 @@ use crate::ffi::{self, Consumer};
 /// How long a message may take to be acknowledged: `message.timeout.ms`.
 const ACKNOWLEDGED: Duration = Duration::from_secs(10);
 
+/// How long the client is served before its deliveries are looked at.
+const ROUND: Duration = Duration::from_millis(2);
+
 /// The most dead letters that wait for their acknowledgement.
 const LETTERS_MAX: usize = 1_000;
 
@@ -122,12 +125,16 @@ impl Producer {
             .map_err(|(error, _)| kafka_error(&producer.context().0, &error, &what))
     }
 
-    /// Serves the client for a moment and returns a delivery if one came.
+    /// Serves the client for at most `wait` and returns a delivery as soon as one came. librdkafka's
+    /// binding serves for the whole of the time that it is given, hence the short rounds.
     fn served(&self, told: &Receiver<Delivery>, wait: Duration) -> Option<Delivery> {
-        if let Some(producer) = &self.producer {
-            producer.poll(wait);
-        }
-        told.try_recv().ok()
+        let rounds = (wait.as_millis() / ROUND.as_millis()).max(1);
+        (0..rounds).find_map(|_| {
+            if let Some(producer) = &self.producer {
+                producer.poll(wait.min(ROUND));
+            }
+            told.try_recv().ok()
+        })
     }
 
     fn fault(&self, error: &KafkaError, what: &str) -> LogError {
@@ -142,27 +149,24 @@ impl Producer {
         let what = format!("append to `{}`", outgoing.topic);
         let (tell, told) = sync_channel(1);
         self.send(outgoing, &tell).map_err(control_error)?;
-        // librdkafka reports every message within its timeout; the rounds only bound a broken one.
-        let round = Duration::from_millis(100);
-        let rounds = ACKNOWLEDGED.as_millis() / round.as_millis() + 20;
-        for _ in 0..rounds {
-            match self.served(&told, round) {
-                Some(Delivery::Stored(offset)) => return Ok(offset),
-                Some(Delivery::Refused(error)) => {
-                    let fault = control_error(self.fault(&error, &what));
-                    self.producer = None;
-                    return Err(fault);
-                }
-                Some(Delivery::Unknown(error)) => {
-                    let why = self.fault(&error, &what).to_string();
-                    self.producer = None;
-                    return Err(ControlError::Unknown(why));
-                }
-                None => {}
+        // librdkafka reports every message within its timeout; the limit is for a broken one.
+        match self.served(&told, ACKNOWLEDGED + ROUND * 1_000) {
+            Some(Delivery::Stored(offset)) => Ok(offset),
+            Some(Delivery::Refused(error)) => {
+                let fault = control_error(self.fault(&error, &what));
+                self.producer = None;
+                Err(fault)
+            }
+            Some(Delivery::Unknown(error)) => {
+                let why = self.fault(&error, &what).to_string();
+                self.producer = None;
+                Err(ControlError::Unknown(why))
+            }
+            None => {
+                self.producer = None;
+                Err(ControlError::Unknown(format!("{what}: no answer in time")))
             }
         }
-        self.producer = None;
-        Err(ControlError::Unknown(format!("{what}: no answer in time")))
     }
 }
 

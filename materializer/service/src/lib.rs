@@ -4,6 +4,7 @@
 //! gates in `migrations`. Here the parts are put together on real brokers, real sinks and a real clock.
 
 mod admins;
+mod beginning;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -14,15 +14,14 @@ use std::time::Duration;
 use anyhow::Context as _;
 use materializer_kafka::{Observer, Pace};
 use materializer_migrations::reports::FollowError;
-use materializer_migrations::{
-    CatalogClient, ClientError, Coordinator, CoordinatorError, Stepped, coordinator,
-};
+use materializer_migrations::{Coordinator, CoordinatorError, Stepped, coordinator};
 use materializer_model::ports::ControlError;
 use materializer_model::{CatalogId, Clock, EventId, Topic};
 use materializer_sinks::redis::ViewReads;
 use tracing::{error, info, warn};
 
 use crate::admins::Admins;
+use crate::beginning::begin_catalog;
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::connect;
@@ -126,11 +125,9 @@ fn try_catalog(
     clock: &SystemClock,
 ) -> anyhow::Result<Result<(Control, CatalogId), FollowError>> {
     if roles.coordinator {
-        let log = connect::control_log(config)?;
-        match CatalogClient::create(log, &config.who, Box::new(new_event_id)) {
-            Ok(_) => {}
-            Err(ClientError::Follow(fault)) => return Ok(Err(fault)),
-            Err(other) => return Err(other.into()),
+        let clock: Arc<dyn Clock> = Arc::new(clock.clone());
+        if let Err(fault) = begin_catalog(config, &clock)? {
+            return Ok(Err(fault));
         }
     }
     let control = match Control::open(connect::control_log(config)?, Arc::new(clock.clone())) {
@@ -141,7 +138,8 @@ fn try_catalog(
     Ok(id.map(|id| (control, id)).ok_or(FollowError::Missing))
 }
 
-fn new_event_id() -> EventId {
+/// Returns a random id for an event.
+pub(crate) fn new_event_id() -> EventId {
     EventId::new(uuid::Uuid::new_v4().to_string())
 }
 

@@ -8,9 +8,10 @@ use materializer_model::ports::{ControlIdentity, ControlTopic};
 use materializer_model::{Offset, Timestamp};
 use serde::Serialize;
 
-use super::context::{Context, explain, new_event_id};
+use super::context::{Context, explain};
 use crate::connect;
 use crate::output::{Exit, Failure};
+use crate::run::new_event_id;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Verb {

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use materializer_migrations::reports::FollowError;
 use materializer_migrations::{CatalogClient, ClientError};
-use materializer_model::EventId;
 use materializer_model::ports::ControlError;
 
 use crate::clock::SystemClock;
 use crate::config::{self, Config};
 use crate::connect;
 use crate::output::{Exit, Failure, Output};
+use crate::run::new_event_id;
 
 /// What every verb has at hand.
 #[derive(Debug)]
@@ -67,11 +67,6 @@ impl Context {
         let log = connect::control_log(config)?;
         CatalogClient::open(log, &config.who, Box::new(new_event_id)).map_err(explain)
     }
-}
-
-/// Returns a random id for an event.
-pub(super) fn new_event_id() -> EventId {
-    EventId::new(uuid::Uuid::new_v4().to_string())
 }
 
 /// Says what to do about a fault of the catalog.

@@ -39,7 +39,10 @@ pub(super) fn examine(config: &Config, follower: &Follower, holds_indices: bool)
             "set `data_dir` to a folder on a local disk that this user may write",
         )),
     }
-    findings.extend(leftovers(config, follower));
+    // Without a catalog nobody can say whose they are; a first start looks for them itself.
+    if follower.catalog().id().is_some() {
+        findings.extend(leftovers(config, follower));
+    }
     findings
 }
 
