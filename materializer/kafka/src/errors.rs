@@ -46,13 +46,17 @@ impl Watch {
             RDKafkaErrorCode::AllBrokersDown => Reach::Unreachable,
             _ => Reach::Broken,
         };
+        let text = text.trim();
         let mut last = self.said();
-        if last.as_ref().is_none_or(|said| said.reach <= reach) {
-            *last = Some(Said {
-                reach,
-                text: text.trim().to_owned(),
-            });
-        }
+        let text = match &*last {
+            Some(said) if said.reach > reach => return,
+            // How many are down is said without their addresses; the connection that broke has one.
+            Some(said) if said.reach == Reach::Broken && reach == Reach::Unreachable => {
+                format!("{text}: {}", said.text)
+            }
+            Some(_) | None => text.to_owned(),
+        };
+        *last = Some(Said { reach, text });
     }
 
     /// Takes the error that says why no broker can be used, if there is one.
@@ -160,5 +164,23 @@ fn meaning(code: RDKafkaErrorCode) -> String {
         }
         E::OperationTimedOut | E::RequestTimedOut => "no answer in time".to_owned(),
         _ => code.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn brokers_that_are_down_are_told_by_their_address() {
+        let watch = Watch::default();
+        let refused = "127.0.0.1:1/bootstrap: Connect failed: Connection refused";
+        watch.note(RDKafkaErrorCode::BrokerTransportFailure, refused);
+        assert_eq!(watch.take_fault(), None, "another broker may answer");
+        watch.note(RDKafkaErrorCode::AllBrokersDown, "1/1 brokers are down");
+        watch.note(RDKafkaErrorCode::BrokerTransportFailure, "a lesser one");
+        let told = LogError::Unavailable(format!("1/1 brokers are down: {refused}"));
+        assert_eq!(watch.take_fault(), Some(told));
+        assert_eq!(watch.take_fault(), None, "told once");
     }
 }
