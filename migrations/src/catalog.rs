@@ -9,6 +9,7 @@
 //! most one is `Standby`; the alias names the live one; version numbers are never used again.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +43,19 @@ pub enum Verdict {
     Misplaced,
     /// It, or one before it, is a newer program's: this one stops deciding.
     Newer,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Accepted => f.write_str("counts"),
+            Self::Stale(view) => write!(f, "another event about `{view}` was first"),
+            Self::TooEarly => f.write_str("too early"),
+            Self::TooLate => f.write_str("too late"),
+            Self::Misplaced => f.write_str("out of place"),
+            Self::Newer => f.write_str("of a newer program"),
+        }
+    }
 }
 
 /// The newest release's event that this one does not understand.
@@ -88,7 +102,10 @@ pub struct Asked {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
     /// It was done by the fact at the answer's offset.
-    Done,
+    Done {
+        /// The gates as they were read, where the fact rests on gates.
+        gates: Vec<GateReading>,
+    },
     /// It was so already.
     Nothing(String),
     /// It was refused.
@@ -348,19 +365,9 @@ impl Catalog {
         let Some(asked) = self.requests.get_mut(id) else {
             return;
         };
-        let answer = if let Body::Taken {} = body {
+        let Some(answer) = answer_in(body) else {
             asked.taken = true;
             return;
-        } else if let Body::Nothing { why } = body {
-            Answer::Nothing(why.clone())
-        } else if let Body::Refused { why, hint, gates } = body {
-            Answer::Refused {
-                why: why.clone(),
-                hint: hint.clone(),
-                gates: gates.clone(),
-            }
-        } else {
-            Answer::Done
         };
         asked.answer.get_or_insert((at, answer));
         self.forget_answered();
@@ -400,6 +407,41 @@ impl Catalog {
             version.paused = paused;
         }
     }
+}
+
+/// Returns the answer that a body gives to the request that it names; nothing where it says that one
+/// will follow.
+fn answer_in(body: &Body) -> Option<Answer> {
+    let answer = match body {
+        Body::Taken {} => return None,
+        Body::Nothing { why } => Answer::Nothing(why.clone()),
+        Body::Refused { why, hint, gates } => Answer::Refused {
+            why: why.clone(),
+            hint: hint.clone(),
+            gates: gates.clone(),
+        },
+        Body::Promoted { evidence, .. } | Body::RolledBack { evidence, .. } => Answer::Done {
+            gates: evidence.clone(),
+        },
+        Body::Request { .. }
+        | Body::CatalogCreated { .. }
+        | Body::Adopted { .. }
+        | Body::NoOp {}
+        | Body::Started(_)
+        | Body::SettingsChanged { .. }
+        | Body::AliasConfirmed { .. }
+        | Body::SoakInterrupted { .. }
+        | Body::SoakRestarted { .. }
+        | Body::SoakEnded { .. }
+        | Body::ViewRetired { .. }
+        | Body::Retiring { .. }
+        | Body::Retired { .. }
+        | Body::Aborted { .. }
+        | Body::Paused { .. }
+        | Body::Resumed { .. }
+        | Body::Skipped { .. } => Answer::Done { gates: Vec::new() },
+    };
+    Some(answer)
 }
 
 fn newer_body(event: &Envelope<serde_json::Value>) -> String {

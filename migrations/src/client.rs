@@ -228,6 +228,16 @@ impl CatalogClient {
         }
     }
 
+    /// Returns the gates as they were read for a request that was done; none where none was asked.
+    #[must_use]
+    pub fn gates_of(&self, request: &EventId) -> &[GateReading] {
+        let asked = self.state.catalog().request(request);
+        match asked.and_then(|asked| asked.answer.as_ref()) {
+            Some((_, Answer::Done { gates })) => gates,
+            Some((_, Answer::Nothing(_) | Answer::Refused { .. })) | None => &[],
+        }
+    }
+
     /// Starts a version without a coordinator, by appending the fact itself.
     ///
     /// # Errors
@@ -287,7 +297,7 @@ impl CatalogClient {
 
 fn outcome_of(answer: &Answer) -> Outcome {
     match answer.clone() {
-        Answer::Done => Outcome::Done,
+        Answer::Done { gates: _ } => Outcome::Done,
         Answer::Nothing(why) => Outcome::Nothing(why),
         Answer::Refused { why, hint, gates } => {
             if failing(&gates, &BTreeSet::new()).is_empty() {

@@ -25,7 +25,7 @@ use crate::defect::{Defect, is_planted};
 use crate::event::{Body, Envelope, NEVER, SCHEMA};
 use crate::faults::{About, Faults};
 use crate::gates::{self, Evidence};
-use crate::history::describe;
+use crate::history::{describe, subject};
 use crate::lifecycle::Role;
 use crate::reports::{COORDINATOR, CoordinatorReport, FollowError, Follower};
 use crate::sampling::{Counts, sample};
@@ -382,18 +382,16 @@ impl Coordinator {
             event.views.insert(fact.view.clone(), revision);
             verdict = append(&mut *self.log, &mut self.state, &event, &mut self.new_id)?;
         }
+        let about = subject(&event.body).unwrap_or_else(|| fact.view.to_string());
         let what = describe(&event.body);
+        let why = Some(&event.why).filter(|why| !why.is_empty());
         match verdict {
-            Verdict::Accepted => {
-                info!(view = %fact.view, who = event.who, why = event.why, "{what}");
-            }
+            Verdict::Accepted => info!(who = event.who, why, "{about}: {what}"),
             Verdict::Stale(_)
             | Verdict::TooEarly
             | Verdict::TooLate
             | Verdict::Misplaced
-            | Verdict::Newer => {
-                info!(view = %fact.view, ?verdict, "not so: {what}");
-            }
+            | Verdict::Newer => info!(%verdict, "{about}: not so: {what}"),
         }
         Ok(())
     }

@@ -13,9 +13,9 @@ use materializer_model::progress::{GateReading, Health, Lag, Progress};
 use materializer_model::{Offset, Timestamp, Unit};
 
 use crate::defect::{Defect, is_planted};
-use crate::plan::span;
 use crate::reports::{Heard, Reports};
 use crate::versions::Version;
+use crate::words::clock;
 
 /// Whether every unit reported freshly, under its newest claim.
 pub const REPORTS: &str = "reports";
@@ -43,6 +43,9 @@ pub const CONTINUOUS: [&str; 6] = [
     "failed",
     "stable_offset",
 ];
+
+/// The gates whose limits a definition sets.
+pub const CHOSEN: [&str; 6] = ["lag_records", "lag_seconds", HELD, DOCUMENTS, QUERIES, KEYS];
 
 /// The gates that no waiver covers.
 pub const UNWAIVABLE: [&str; 4] = [REPORTS, HEALTH, SERVABLE, "ends"];
@@ -384,15 +387,6 @@ fn keys(gates: &Gates, sampled: Option<&Sampled>) -> GateReading {
         Some((key, _)) => reading(KEYS, false, format!("`{key}` does not exist")),
         None => reading(KEYS, true, format!("{all}/{all}")),
     }
-}
-
-/// Returns a span as `2:11`, minutes and seconds.
-fn clock(ms: u64) -> String {
-    if ms > 0 && ms < 1_000 {
-        return span(ms);
-    }
-    let seconds = ms / 1_000;
-    format!("{}:{:02}", seconds / 60, seconds % 60)
 }
 
 #[cfg(test)]

@@ -1,63 +1,125 @@
 //! The catalog's events in words, for `history` and for the log.
 
+use std::collections::BTreeSet;
+
+use materializer_model::VersionNumber;
 use materializer_model::progress::GateReading;
 
-use crate::event::Body;
+use crate::event::{Body, Started};
 
-/// Says in one line what an event asks or makes so.
+/// Returns the version or the view that an event is about; nothing where its body names none.
+#[must_use]
+pub fn subject(body: &Body) -> Option<String> {
+    match body {
+        Body::Request { verb, plan } => Some(
+            plan.version()
+                .map_or_else(|| verb.view().to_string(), ToString::to_string),
+        ),
+        Body::Started(Started { version, .. })
+        | Body::SettingsChanged { version, .. }
+        | Body::Promoted { version, .. }
+        | Body::RolledBack { version, .. }
+        | Body::SoakInterrupted { version, .. }
+        | Body::SoakRestarted { version }
+        | Body::SoakEnded { version }
+        | Body::Retiring { version }
+        | Body::Retired { version }
+        | Body::Aborted { version }
+        | Body::Paused { version }
+        | Body::Resumed { version } => Some(version.to_string()),
+        Body::AliasConfirmed { view, .. }
+        | Body::ViewRetired { view }
+        | Body::Skipped { view, .. } => Some(view.to_string()),
+        Body::CatalogCreated { .. }
+        | Body::Adopted { .. }
+        | Body::Taken {}
+        | Body::Refused { .. }
+        | Body::Nothing { .. }
+        | Body::NoOp {} => None,
+    }
+}
+
+/// Says in a few words what an event asks of its subject, or makes so.
 #[must_use]
 pub fn describe(body: &Body) -> String {
     match body {
-        Body::Request { verb, plan } => format!("asked to {}: {plan}", verb.word()),
-        Body::CatalogCreated { catalog, .. } => format!("catalog {catalog} created"),
-        Body::Adopted { topics } => format!("catalog bound to topic {}", topics.catalog),
-        Body::Taken {} => "taken by a coordinator".to_owned(),
+        Body::Request { verb, .. } => format!("{} was asked for", verb.word()),
+        Body::CatalogCreated { .. } => "the catalog begins".to_owned(),
+        Body::Adopted { .. } => "the catalog is bound to the topics that it is in".to_owned(),
+        Body::Taken {} => "a coordinator works on it".to_owned(),
         Body::Refused { why, .. } => format!("refused: {why}"),
         Body::Nothing { why } => format!("nothing to do: {why}"),
         Body::NoOp {} => "nothing, to settle an unknown outcome".to_owned(),
-        Body::Started(started) => {
-            let version = &started.version;
-            let because = reasons(&started.because);
-            let replaced = started.replaces.map(|old| format!(", in place of {old}"));
-            format!("{version} started{}{because}", replaced.unwrap_or_default())
-        }
-        Body::SettingsChanged {
-            version, because, ..
-        } => format!("{version} changed in place{}", reasons(because)),
+        Body::Started(started) => start(started),
+        Body::SettingsChanged { because, .. } => format!("changed{}", reasons(because)),
         Body::Promoted {
-            version,
-            from,
-            ends,
-            evidence,
-            waived,
-        } => {
-            let from = from.map_or_else(String::new, |from| format!(" (was {from})"));
-            let ends = ends.map_or_else(String::new, |ends| format!(", the soak of {ends} ended"));
-            let gates = held(evidence, waived.len());
-            format!("{} → {}{from}{ends}; {gates}", version.view, version.number)
+            from, ends, waived, ..
+        } => promotion(*from, *ends, waived),
+        Body::RolledBack { from, waived, .. } => {
+            format!("live again, {from} rolled back{}", without(waived))
         }
-        Body::RolledBack { version, from, .. } => {
-            format!(
-                "rolled back: {} → {} (was {from})",
-                version.view, version.number
-            )
-        }
-        Body::AliasConfirmed { view, epoch } => {
-            format!("alias {view} of event {epoch} read back everywhere; the soak begins")
-        }
-        Body::SoakInterrupted { version, why } => {
-            format!("the soak of {version} was interrupted: {why}")
-        }
-        Body::SoakRestarted { version } => format!("the soak of {version} begins anew"),
-        Body::SoakEnded { version } => format!("the soak of {version} ended; it drains"),
-        Body::ViewRetired { view } => format!("view {view} retired; it drains"),
-        Body::Retiring { version } => format!("nobody reads {version}; its deletion begins"),
-        Body::Retired { version } => format!("{version} retired: nothing of it is left"),
-        Body::Aborted { version } => format!("{version} aborted; its deletion begins"),
-        Body::Paused { version } => format!("{version} paused"),
-        Body::Resumed { version } => format!("{version} resumed"),
-        Body::Skipped { view, at } => format!("{view} skips {at}, in every build"),
+        Body::AliasConfirmed { .. } => "every gateway serves the live version".to_owned(),
+        Body::SoakInterrupted { why, .. } => format!("soak interrupted: {why}"),
+        Body::SoakRestarted { .. } => "soak begins anew".to_owned(),
+        Body::SoakEnded { .. } => "soak over".to_owned(),
+        Body::ViewRetired { .. } => "retired as a whole".to_owned(),
+        Body::Retiring { .. } => "no reader left, deletion begins".to_owned(),
+        Body::Retired { .. } => "deleted".to_owned(),
+        Body::Aborted { .. } => "given up, deletion begins".to_owned(),
+        Body::Paused { .. } => "paused".to_owned(),
+        Body::Resumed { .. } => "fed again".to_owned(),
+        Body::Skipped { at, .. } => format!("record {at} is skipped in every build"),
     }
+}
+
+/// Returns what an event rests on, a line each: the plan that was shown, the gates as they were read.
+#[must_use]
+pub fn details(body: &Body) -> Vec<String> {
+    let gate = |reading: &GateReading| {
+        let mark = if reading.holds { '✓' } else { '✗' };
+        format!("{mark} {} {}", reading.gate, reading.reading)
+    };
+    match body {
+        Body::Request { plan, .. } => vec![plan.to_string()],
+        Body::Promoted { evidence, .. } | Body::RolledBack { evidence, .. } => {
+            evidence.iter().map(gate).collect()
+        }
+        Body::Refused { gates, .. } => gates.iter().map(gate).collect(),
+        Body::CatalogCreated { .. }
+        | Body::Adopted { .. }
+        | Body::Taken {}
+        | Body::Nothing { .. }
+        | Body::NoOp {}
+        | Body::Started(_)
+        | Body::SettingsChanged { .. }
+        | Body::AliasConfirmed { .. }
+        | Body::SoakInterrupted { .. }
+        | Body::SoakRestarted { .. }
+        | Body::SoakEnded { .. }
+        | Body::ViewRetired { .. }
+        | Body::Retiring { .. }
+        | Body::Retired { .. }
+        | Body::Aborted { .. }
+        | Body::Paused { .. }
+        | Body::Resumed { .. }
+        | Body::Skipped { .. } => Vec::new(),
+    }
+}
+
+fn start(started: &Started) -> String {
+    let replaced = started.replaces.map(|old| format!(" in place of {old}"));
+    let replaced = replaced.unwrap_or_default();
+    format!("started{replaced}{}", reasons(&started.because))
+}
+
+fn promotion(
+    from: Option<VersionNumber>,
+    ends: Option<VersionNumber>,
+    waived: &BTreeSet<String>,
+) -> String {
+    let from = from.map_or_else(String::new, |from| format!(", {from} stands by"));
+    let ends = ends.map_or_else(String::new, |ends| format!(", the soak of {ends} is over"));
+    format!("promoted{from}{ends}{}", without(waived))
 }
 
 fn reasons(because: &[String]) -> String {
@@ -67,12 +129,10 @@ fn reasons(because: &[String]) -> String {
     format!(", because {}", because.join(", "))
 }
 
-fn held(evidence: &[GateReading], waived: usize) -> String {
-    let held = evidence.iter().filter(|reading| reading.holds).count();
-    let waived = if waived == 0 {
-        String::new()
-    } else {
-        format!(", {waived} waived")
-    };
-    format!("gates {held}/{}{waived}", evidence.len())
+fn without(waived: &BTreeSet<String>) -> String {
+    if waived.is_empty() {
+        return String::new();
+    }
+    let gates: Vec<&str> = waived.iter().map(String::as_str).collect();
+    format!(", without {}", gates.join(" and "))
 }

@@ -24,6 +24,7 @@ mod sampling;
 pub mod status;
 mod steps;
 pub mod versions;
+pub mod words;
 
 pub use catalog::{Catalog, Verdict};
 pub use client::{CatalogClient, ClientError, Outcome};

@@ -9,6 +9,8 @@ use std::fmt;
 use materializer_model::{Origin, VersionId, VersionNumber, ViewName};
 use serde::{Deserialize, Serialize};
 
+use crate::words::span;
+
 /// What a verb would do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -218,25 +220,6 @@ impl fmt::Display for Plan {
     }
 }
 
-/// Returns a span in words: `24 h`, `90 s`, `250 ms`; the largest unit that divides it.
-#[must_use]
-pub fn span(ms: u64) -> String {
-    let units = [
-        (86_400_000, "d"),
-        (3_600_000, "h"),
-        (60_000, "m"),
-        (1_000, "s"),
-    ];
-    let whole = units
-        .into_iter()
-        .filter(|(unit, name)| *name != "d" || ms > *unit)
-        .find(|(unit, _)| ms >= *unit && ms.is_multiple_of(*unit));
-    match whole {
-        Some((unit, name)) => format!("{} {name}", ms / unit),
-        None => format!("{ms} ms"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -256,19 +239,5 @@ mod tests {
             why: "`products@v8` is live".into(),
         };
         assert_eq!(nothing.to_string(), "nothing to do: `products@v8` is live");
-    }
-
-    #[test]
-    fn a_span_is_shown_in_the_largest_unit_that_divides_it() {
-        for (ms, expected) in [
-            (0, "0 ms"),
-            (250, "250 ms"),
-            (90_000, "90 s"),
-            (120_000, "2 m"),
-            (86_400_000, "24 h"),
-            (172_800_000, "2 d"),
-        ] {
-            assert_eq!(span(ms), expected);
-        }
     }
 }

@@ -2,10 +2,12 @@
 //!
 //! *Ready* is computed here and never stored. What is unknown is absent, never zero.
 
+mod version;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use materializer_model::progress::{GateReading, Health, Lag, Phase, Progress};
+use materializer_model::progress::{GateReading, Lag};
 use materializer_model::{
     CatalogId, Offset, Timestamp, Unit, VersionId, VersionNumber, ViewName, WorkerId,
 };
@@ -13,10 +15,11 @@ use serde::Serialize;
 
 use crate::catalog::Catalog;
 use crate::decide::ALIVE;
-use crate::gates::{self, Evidence};
+use crate::gates;
 use crate::lifecycle::Role;
-use crate::reports::{CoordinatorReport, Follower, Heard, Reports};
-use crate::versions::{Soak, Version, View};
+use crate::reports::{Follower, Reports};
+use crate::versions::{Soak, View};
+use version::version_status;
 
 /// Everything that there is to see of an installation.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -84,7 +87,7 @@ pub struct VersionStatus {
     pub state: &'static str,
     /// How it is: the worst of its units.
     pub health: HealthStatus,
-    /// Whether every gate holds now.
+    /// Whether there are gates before it, and every one holds now.
     pub ready: bool,
     /// Records read so far and in all; absent while any unit is silent.
     pub records: Option<Counted>,
@@ -94,7 +97,7 @@ pub struct VersionStatus {
     pub rate: f64,
     /// Time until it has caught up at this rate; absent below 1 % and where nothing moves.
     pub eta_ms: Option<u64>,
-    /// Every gate that applies, with its value against its limit.
+    /// Every gate before its promotion, or a rollback to it, with its value against its limit.
     pub gates: Vec<GateReading>,
     /// What it waits for or is limited by, in words.
     pub waits_for: Option<String>,
@@ -216,13 +219,14 @@ fn view_status(
     let versions = versions.filter(|version| version.role != Role::Retired);
     let requests = catalog.outstanding().into_iter();
     let requests = requests.filter(|(_, asked)| asked.verb.view() == name);
+    let alias = alias_status(view, now);
     ViewStatus {
         view: name.clone(),
-        alias: alias_status(view, now),
         standby: view.standby().map(|standby| standby.id.number),
         versions: versions
-            .map(|version| version_status(reports, view, version, now))
+            .map(|version| version_status(reports, view, alias.as_ref(), version, now))
             .collect(),
+        alias,
         requests: requests
             .map(|(_, asked)| format!("{} by {}: {}", asked.verb.word(), asked.who, asked.why))
             .collect(),
@@ -250,241 +254,4 @@ fn alias_status(view: &View, now: Timestamp) -> Option<AliasStatus> {
 
 fn milliseconds(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn version_status(
-    reports: &Reports,
-    view: &View,
-    version: &Version,
-    now: Timestamp,
-) -> VersionStatus {
-    let evidence = Evidence::collect(version, reports, Offset(0));
-    let fed = version.role.is_fed();
-    let units: Vec<UnitStatus> = version
-        .units()
-        .map(|unit| unit_status(reports.unit(&unit), unit, fed, now))
-        .collect();
-    let alive = units.iter().all(|unit| unit.health.is != SILENT);
-    let gates = if fed {
-        gate_readings(reports, view, version, now)
-    } else {
-        Vec::new()
-    };
-    let ready = fed && alive && gates.iter().all(|reading| reading.holds);
-    let records = records(&evidence).filter(|_| alive);
-    let lag = evidence.lag().filter(|_| alive && fed);
-    let rate = evidence.reports().map(|heard| heard.report.rate).sum();
-    VersionStatus {
-        version: version.id.clone(),
-        role: version.role,
-        rolled_back: version.rolled_back,
-        paused: version.paused.clone(),
-        fingerprint: version.fingerprint.short().to_owned(),
-        state: state(version, &evidence, ready),
-        health: worst(&units),
-        ready,
-        records,
-        lag,
-        rate,
-        eta_ms: records.and_then(|records| eta(records, rate)),
-        waits_for: waits_for(version, &evidence, &gates),
-        gates,
-        documents: evidence.documents(),
-        bytes: evidence.reports().map(|heard| heard.report.bytes).sum(),
-        units,
-    }
-}
-
-fn records(evidence: &Evidence<'_>) -> Option<Counted> {
-    evidence.is_complete().then(|| Counted {
-        done: evidence
-            .reports()
-            .map(|heard| heard.report.done_records)
-            .sum(),
-        end: evidence
-            .reports()
-            .map(|heard| heard.report.end_records)
-            .sum(),
-    })
-}
-
-/// Returns the time until `end` at this rate: none below 1 %, where it would be a guess.
-fn eta(records: Counted, rate: f64) -> Option<u64> {
-    let left = records.end.saturating_sub(records.done);
-    if left == 0 || records.percent() < 1.0 || rate < 1.0 {
-        return None;
-    }
-    let seconds = Duration::try_from_secs_f64(gates::float(left) / rate).ok()?;
-    Some(milliseconds(seconds))
-}
-
-/// The health of a unit that nobody has reported of for a while.
-const SILENT: &str = "silent";
-
-fn unit_status(
-    heard: Option<&Heard<Progress>>,
-    unit: Unit,
-    fed: bool,
-    now: Timestamp,
-) -> UnitStatus {
-    let recent = heard.filter(|heard| !fed || now <= heard.appended.plus(ALIVE));
-    let progress = heard.map(|heard| &heard.report);
-    let health = match (progress, recent) {
-        (Some(progress), Some(_)) => health_status(&progress.health),
-        (Some(progress), None) => HealthStatus {
-            is: SILENT,
-            why: Some(format!("worker `{}` no longer reports", progress.worker)),
-            hint: None,
-        },
-        (None, _) => HealthStatus {
-            is: SILENT,
-            why: Some("no worker has claimed it".to_owned()),
-            hint: Some("start a worker: `materializer worker`".to_owned()),
-        },
-    };
-    UnitStatus {
-        worker: progress.map(|progress| progress.worker.clone()),
-        health,
-        servable: recent.is_some_and(|heard| heard.report.servable),
-        lag: recent.and_then(|heard| heard.report.lag),
-        waits_for: recent.and_then(|heard| heard.report.waits_for.clone()),
-        tombstones_left_ms: recent.and_then(|heard| heard.report.tombstones_left_ms),
-        unit,
-    }
-}
-
-fn health_status(health: &Health) -> HealthStatus {
-    let (why, hint) = match health {
-        Health::Ok | Health::Lagging => (None, None),
-        Health::Waiting { why } | Health::Stalled { why } => (Some(why.clone()), None),
-        Health::Rewound { from, to } => (
-            Some(format!("the sink went back from commit {from} to {to}")),
-            None,
-        ),
-        Health::Damaged { why } => {
-            let hint = "build the version anew, or roll back to a healthy standby";
-            (Some(why.clone()), Some(hint.to_owned()))
-        }
-        Health::Failed { why, at, hint } => {
-            let at = at
-                .as_ref()
-                .map_or_else(String::new, |at| format!(" at {at}"));
-            (Some(format!("{why}{at}")), hint.clone())
-        }
-    };
-    HealthStatus {
-        is: health.word(),
-        why,
-        hint,
-    }
-}
-
-/// Returns the health of the unit that is worst off; a silent one is worse than one that waits.
-fn worst(units: &[UnitStatus]) -> HealthStatus {
-    let order = |unit: &&UnitStatus| match unit.health.is {
-        "damaged" => 7,
-        "failed" => 6,
-        "rewound" => 5,
-        SILENT => 4,
-        "stalled" => 3,
-        "waiting" => 2,
-        "lagging" => 1,
-        _ => 0,
-    };
-    // Of equals the first one speaks.
-    let worst = units.iter().rev().max_by_key(order);
-    worst.map_or_else(|| health_status(&Health::Ok), |unit| unit.health.clone())
-}
-
-fn state(version: &Version, evidence: &Evidence<'_>, ready: bool) -> &'static str {
-    match version.role {
-        Role::Building if ready => "ready",
-        Role::Building => {
-            let phases = evidence.reports().map(|heard| heard.report.phase);
-            let phases: Vec<Phase> = phases.collect();
-            if phases.is_empty() || phases.contains(&Phase::Starting) {
-                "starting"
-            } else if phases.contains(&Phase::Replaying) {
-                "replaying"
-            } else {
-                "catching up"
-            }
-        }
-        Role::Live => "serving",
-        Role::Standby => "following",
-        Role::Draining => "draining",
-        Role::Retiring => "deleting",
-        Role::Retired => "retired",
-    }
-}
-
-/// Returns the gates that apply to the next change of the version: of its promotion while it is
-/// built or was rolled back, of a rollback to it while it stands by.
-fn gate_readings(
-    reports: &Reports,
-    view: &View,
-    version: &Version,
-    now: Timestamp,
-) -> Vec<GateReading> {
-    let evidence = Evidence::collect(version, reports, Offset(0));
-    let promotable = version.role == Role::Building || version.rolled_back;
-    let live = view.live().filter(|_| promotable);
-    let stable_for = live.map_or(Duration::ZERO, |_| version.definition.gates.stable_for);
-    let mut readings = gates::continuous(&evidence, stable_for);
-    if promotable {
-        readings.extend(sampled(reports, version, live, now));
-    }
-    readings
-}
-
-/// The sampled gates as a coordinator reported them last; unknown where none did.
-fn sampled(
-    reports: &Reports,
-    version: &Version,
-    live: Option<&Version>,
-    now: Timestamp,
-) -> Vec<GateReading> {
-    let unread = || {
-        let collect = |version| Evidence::collect(version, reports, Offset(0));
-        let gates = &version.definition.gates;
-        gates::sampled(gates, None, &collect(version), live.map(collect).as_ref())
-    };
-    let recent = |c: &&Heard<CoordinatorReport>| now <= c.appended.plus(ALIVE);
-    let coordinators = reports.coordinators().values().filter(recent);
-    let reported = coordinators
-        .filter_map(|c| Some((c.appended, c.report.sampled.get(&version.id)?)))
-        .max_by_key(|(appended, _)| *appended);
-    reported.map_or_else(unread, |(_, readings)| readings.clone())
-}
-
-/// Returns what keeps a version: a pause, what a unit says, or the first gate that does not hold.
-fn waits_for(version: &Version, evidence: &Evidence<'_>, gates: &[GateReading]) -> Option<String> {
-    if let Some(paused) = &version.paused {
-        return Some(format!("paused by {paused}"));
-    }
-    let said = evidence
-        .reports()
-        .find_map(|heard| heard.report.waits_for.clone());
-    let gate = gates.iter().find(|reading| !reading.holds);
-    said.or_else(|| gate.map(|gate| format!("{} {}", gate.gate, gate.reading)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn there_is_no_estimate_below_one_percent_nor_at_rest_nor_at_the_end() {
-        let check = |done, end, rate, expected| {
-            assert_eq!(
-                eta(Counted { done, end }, rate),
-                expected,
-                "{done}/{end} at {rate}"
-            );
-        };
-        check(9, 1_000, 100.0, None);
-        check(10, 1_000, 100.0, Some(9_900));
-        check(500, 1_000, 0.0, None);
-        check(1_000, 1_000, 100.0, None);
-    }
 }

@@ -5,8 +5,8 @@
 
 use std::fmt::{self, Display};
 use std::io::{self, Write};
-use std::time::Duration;
 
+pub use materializer_migrations::words::{Count, rough as span};
 use serde::Serialize;
 
 /// How values are rendered.
@@ -171,24 +171,6 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
         .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// A count with its thousands apart: `41 203 117`.
-#[derive(Clone, Copy, Debug)]
-pub struct Count(pub u64);
-
-impl Display for Count {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digits = self.0.to_string();
-        let mut text = String::with_capacity(digits.len() * 4 / 3 + 1);
-        for (at, digit) in digits.chars().enumerate() {
-            if at > 0 && (digits.len() - at).is_multiple_of(3) {
-                text.push(' ');
-            }
-            text.push(digit);
-        }
-        f.pad(&text)
-    }
-}
-
 /// A number of bytes for people: `10.4 GiB`.
 #[derive(Clone, Copy, Debug)]
 pub struct Bytes(pub u64);
@@ -207,41 +189,12 @@ impl Display for Bytes {
     }
 }
 
-/// A span in words: `6m 17s`, `52s`, `3d 4h`.
-#[must_use]
-pub fn span(span: Duration) -> String {
-    let seconds = span.as_secs();
-    match seconds {
-        0..60 => format!("{seconds}s"),
-        60..3_600 => format!("{}m {}s", seconds / 60, seconds % 60),
-        3_600..86_400 => format!("{}h {}m", seconds / 3_600, seconds % 3_600 / 60),
-        _ => format!("{}d {}h", seconds / 86_400, seconds % 86_400 / 3_600),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn counts_bytes_and_spans_are_readable() {
-        for (count, expected) in [
-            (0, "0"),
-            (999, "999"),
-            (1000, "1 000"),
-            (41_203_117, "41 203 117"),
-        ] {
-            assert_eq!(Count(count).to_string(), expected);
-        }
-        for (seconds, expected) in [
-            (0, "0s"),
-            (52, "52s"),
-            (377, "6m 17s"),
-            (86_340, "23h 59m"),
-            (273_600, "3d 4h"),
-        ] {
-            assert_eq!(span(Duration::from_secs(seconds)), expected);
-        }
+    fn bytes_are_readable() {
         for (bytes, expected) in [(0, "0 B"), (1536, "1.5 KiB"), (11_200_000_000, "10.4 GiB")] {
             assert_eq!(Bytes(bytes).to_string(), expected);
         }

@@ -5,6 +5,7 @@ use materializer_migrations::client::Outcome;
 use materializer_migrations::versions::Soak;
 use materializer_model::definition::Promotion;
 use materializer_model::progress::Health;
+use materializer_model::{Bar, Offset, Partition};
 
 use crate::sample::{SOAK, apply, definition, promote, rollback, tantivy, view};
 use crate::world::{DRAIN, Said, TICK, World};
@@ -62,6 +63,65 @@ fn the_whole_loop_ends_with_one_version_and_nothing_of_the_other() {
         let reports = w.client.state().reports();
         reports.unit(&unit).is_none() && reports.claim(&unit).is_none()
     });
+}
+
+#[test]
+fn each_version_says_what_keeps_it_from_the_next_step_of_its_life() {
+    let mut world = two_versions();
+    let waits = |world: &World, number| {
+        let status = world.status();
+        let version = status.version(&crate::sample::version(number));
+        version.expect("not retired").waits_for.clone()
+    };
+    let mut replaying = crate::sample::checkpoint(7, [70, 30]);
+    let topic = replaying.topics.keys().next().expect("a topic").clone();
+    let ends = [(0, 70), (1, 1_530)].map(|(p, end)| (Partition(p), Offset(end)));
+    replaying.bar = Bar([(topic, ends.into())].into());
+    let said = Said {
+        checkpoint: Some(replaying),
+        held_ms: None,
+        ..Said::default()
+    };
+    world.said.insert(2, said);
+    world.ticks(4);
+    assert_eq!(
+        waits(&world, 2).as_deref(),
+        Some("1 500 records to the bar")
+    );
+    let past = Said {
+        checkpoint: Some(crate::sample::checkpoint(8, [70, 1_530])),
+        ..Said::default()
+    };
+    world.said.insert(2, past);
+
+    world.gateway = false;
+    assert_eq!(world.ask(promote(2)), Outcome::Done);
+    assert_eq!(waits(&world, 2), None, "it is live");
+    let unconfirmed = "every gateway is to serve v2";
+    assert_eq!(waits(&world, 1).as_deref(), Some(unconfirmed));
+    world.gateway = true;
+    world.until("confirmed", |w| matches!(soak(w), Soak::Since(_)));
+    assert_eq!(waits(&world, 1).as_deref(), Some("soak ends in 59m 59s"));
+    world.until("v1 drains", |w| w.role(1) == Some(Role::Draining));
+    let readers = "the last reader is to be gone";
+    assert_eq!(waits(&world, 1).as_deref(), Some(readers));
+}
+
+#[test]
+fn gates_stand_before_a_promotion_and_a_rollback_and_not_before_what_is_live() {
+    let mut world = two_versions();
+    let gates = |world: &World, number| {
+        let status = world.status();
+        let version = status.version(&crate::sample::version(number));
+        version.expect("not retired").gates.len()
+    };
+    assert_eq!((gates(&world, 1), gates(&world, 2)), (0, 12));
+    assert_eq!(world.ask(promote(2)), Outcome::Done);
+    world.ticks(2);
+    assert_eq!((gates(&world, 1), gates(&world, 2)), (10, 0));
+    assert_eq!(world.ask(rollback()), Outcome::Done);
+    world.ticks(2);
+    assert_eq!((gates(&world, 1), gates(&world, 2)), (0, 10));
 }
 
 #[test]
@@ -230,7 +290,10 @@ fn an_emptied_version_gets_no_alias_and_that_is_told_until_another_one_is_live()
         world.tick();
         assert_eq!(world.alias(), (Some(1), None));
         let faults = world.status().faults;
-        assert_eq!(faults, ["alias of `products@v1`: there is no `products@v1`"]);
+        assert_eq!(
+            faults,
+            ["alias of `products@v1`: there is no `products@v1`"]
+        );
     }
     assert_eq!(world.ask(promote(2)), Outcome::Done);
     world.ticks(4);

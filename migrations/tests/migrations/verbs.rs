@@ -402,3 +402,18 @@ fn a_unit_that_is_behind_what_was_reported_of_it_is_no_target_whatever_it_says()
     world.said.insert(1, at(4, [30, 29]));
     assert_eq!(failing(&world.ask(rollback())), ["health"]);
 }
+
+#[test]
+fn whoever_asked_is_told_the_gates_that_a_promotion_rests_on() {
+    let mut world = two_versions();
+    let plan = world.client.plan(&promote(2)).expect("a plan");
+    let request = world.client.ask(promote(2), plan, "").expect("asked");
+    assert!(
+        world.client.gates_of(&request).is_empty(),
+        "nothing is done"
+    );
+    assert_eq!(world.answer(&request), Outcome::Done);
+    let gates = world.client.gates_of(&request);
+    assert_eq!(gates.len(), 12);
+    assert!(gates.iter().all(|gate| gate.holds), "{gates:?}");
+}

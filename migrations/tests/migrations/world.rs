@@ -17,9 +17,7 @@ use materializer_migrations::status::Status;
 use materializer_migrations::{Follower, Role, Verb};
 use materializer_model::definition::{QueryGate, Target};
 use materializer_model::memory::{ManualClock, MemoryAdmin, MemoryControl, MemoryStore};
-use materializer_model::ports::{
-    ControlLog, ControlTopic, Expect, Sink, SinkAdmin, SinkError,
-};
+use materializer_model::ports::{ControlLog, ControlTopic, Expect, Sink, SinkAdmin, SinkError};
 use materializer_model::progress::{
     Claim, Feed, GateReading, Health, Lag, Phase, Progress, StoredCheckpoint,
 };
@@ -294,8 +292,10 @@ impl World {
             claim_offset: offset.0,
             claim: claim.claim.clone(),
         };
-        let mut sink = self.store.sink(unit);
-        sink.open(&token, Expect::Maybe).expect("nobody else's");
+        if !is_claimed {
+            let mut sink = self.store.sink(unit);
+            sink.open(&token, Expect::Maybe).expect("nobody else's");
+        }
         token
     }
 

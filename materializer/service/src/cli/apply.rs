@@ -64,7 +64,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
             start(context, &mut client, &verb, &plan, &args.common.reason)?
         } else {
             let Common { reason, dry_run } = &args.common;
-            carry_out(context, &mut client, verb, reason, *dry_run)?
+            carry_out(context, &mut client, verb, reason, *dry_run)?.is_some()
         };
         if let (true, Some(applied)) = (done, applied(&plan, &defined.definition)) {
             context.output.show(&applied)?;

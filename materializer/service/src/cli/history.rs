@@ -1,9 +1,10 @@
-//! `history`: the catalog's events, as they were asked and done.
+//! `history`: the catalog's events, as they were done.
 
 use std::fmt;
 
 use materializer_migrations::event::{Body, Envelope, Read};
-use materializer_migrations::history::describe;
+use materializer_migrations::history::{describe, details, subject};
+use materializer_migrations::{Catalog, Verdict};
 use materializer_model::ports::{ControlRecord, ControlTopic};
 use materializer_model::{Offset, Timestamp, ViewName};
 use serde::Serialize;
@@ -16,39 +17,38 @@ use crate::output::{Exit, Failure};
 pub(super) struct Args {
     /// Only what is about this view.
     view: Option<ViewName>,
-    /// Show coordinators' receipts and settled races as well.
+    /// Show requests, receipts and what came too late as well, with plans and gates.
     #[arg(long)]
     all: bool,
 }
 
-/// One event. Whether it counted is not shown: what did not count has no effect to explain.
+/// One event.
 #[derive(Serialize)]
 struct Line {
     offset: Offset,
     at: Timestamp,
     view: Option<ViewName>,
+    subject: String,
     what: String,
     who: String,
     why: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    details: Vec<String>,
 }
 
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            offset,
-            what,
-            who,
-            why,
-            ..
-        } = self;
         let at = jiff::Timestamp::from_millisecond(self.at.0)
             .map_or_else(|_| self.at.to_string(), |at| format!("{at:.0}"));
-        write!(f, "{offset:>6}  {at}  {what}  by {who}")?;
-        if why.is_empty() {
-            Ok(())
-        } else {
-            write!(f, ": {why}")
+        let Self { subject, what, .. } = self;
+        write!(f, "{at}  {subject:<20}  {what}  by {}", self.who)?;
+        if !self.why.is_empty() {
+            write!(f, ": {}", self.why)?;
         }
+        for detail in &self.details {
+            write!(f, "\n{:22}{detail}", "")?;
+        }
+        Ok(())
     }
 }
 
@@ -59,8 +59,10 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let mut log = connect::control_log(&config)?;
     let mut records = Vec::new();
     log.read(ControlTopic::Catalog, Offset(0), &mut records)?;
+    let mut catalog = Catalog::default();
     for record in &records {
-        let Some(line) = line(record, args.all) else {
+        let verdict = catalog.fold(record);
+        let Some(line) = line(record, &verdict, args.all) else {
             continue;
         };
         if args.view.is_none() || args.view == line.view {
@@ -70,11 +72,25 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-fn line(record: &ControlRecord, all: bool) -> Option<Line> {
-    let (what, view, who, why) = match Envelope::read(record.value.as_deref().unwrap_or_default()) {
+/// Says an event; what changed nothing only if `all` are asked for.
+fn line(record: &ControlRecord, verdict: &Verdict, all: bool) -> Option<Line> {
+    let mut line = Line {
+        offset: record.offset,
+        at: record.appended,
+        view: None,
+        subject: String::new(),
+        what: String::new(),
+        who: String::new(),
+        why: String::new(),
+        details: Vec::new(),
+    };
+    match Envelope::read(record.value.as_deref().unwrap_or_default()) {
         Read::Known(event) => {
-            let receipt = matches!(event.body, Body::Taken {} | Body::NoOp {});
-            if receipt && !all {
+            let by_the_way = matches!(
+                event.body,
+                Body::Request { .. } | Body::Taken {} | Body::NoOp {}
+            );
+            if !all && (by_the_way || *verdict != Verdict::Accepted) {
                 return None;
             }
             // A request's envelope names no view, its verb does.
@@ -83,26 +99,31 @@ fn line(record: &ControlRecord, all: bool) -> Option<Line> {
             } else {
                 None
             };
-            let view = asked.or_else(|| event.views.keys().next().cloned());
-            (describe(&event.body), view, event.who, event.why)
+            line.view = asked.or_else(|| event.views.keys().next().cloned());
+            line.subject = subject(&event.body)
+                .or_else(|| line.view.as_ref().map(ToString::to_string))
+                .unwrap_or_default();
+            line.what = describe(&event.body);
+            (line.who, line.why) = (event.who, event.why);
+            if all {
+                line.details = details(&event.body);
+            }
         }
         Read::NewerBody(event) => {
-            let view = event.views.keys().next().cloned();
-            (
-                "an event of a newer release".to_owned(),
-                view,
-                event.who,
-                event.why,
-            )
+            line.view = event.views.keys().next().cloned();
+            line.what = "an event of a newer release".to_owned();
+            (line.who, line.why) = (event.who, event.why);
         }
-        Read::Unreadable(why) => ("an unreadable event".to_owned(), None, String::new(), why),
-    };
-    Some(Line {
-        offset: record.offset,
-        at: record.appended,
-        view,
-        what,
-        who,
-        why,
-    })
+        Read::Unreadable(why) => {
+            line.what = "an unreadable event".to_owned();
+            line.why = why;
+        }
+    }
+    match verdict {
+        Verdict::Accepted | Verdict::Newer => {}
+        Verdict::Stale(_) | Verdict::TooEarly | Verdict::TooLate | Verdict::Misplaced => {
+            line.what = format!("{} (does not count: {verdict})", line.what);
+        }
+    }
+    Some(line)
 }

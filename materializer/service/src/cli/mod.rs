@@ -12,6 +12,7 @@ mod demo;
 mod doctor;
 mod history;
 mod init;
+mod moved;
 mod plan;
 mod request;
 mod roles;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use materializer_migrations::gates::CHOSEN;
 use materializer_migrations::{CatalogClient, Outcome, Plan, Verb};
 use materializer_model::progress::GateReading;
 use materializer_model::{Clock, EventId};
@@ -27,7 +28,8 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
-/// The gates as the coordinator read them.
+/// The gates as the coordinator read them; in words those that the definition chose, and those that do
+/// not hold.
 #[derive(Serialize)]
 struct Gates<'a> {
     gates: &'a [GateReading],
@@ -35,16 +37,23 @@ struct Gates<'a> {
 
 impl fmt::Display for Gates<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("gates")?;
-        for gate in self.gates {
+        let held = self.gates.iter().filter(|gate| gate.holds).count();
+        write!(f, "gates {held}/{}", self.gates.len())?;
+        let is_chosen = |gate: &&GateReading| CHOSEN.contains(&gate.gate.as_str());
+        for gate in self
+            .gates
+            .iter()
+            .filter(|gate| !gate.holds || is_chosen(gate))
+        {
             let mark = if gate.holds { '✓' } else { '✗' };
-            write!(f, " {} {} {mark}  ", gate.gate, gate.reading)?;
+            write!(f, "   {} {} {mark}", gate.gate, gate.reading)?;
         }
         Ok(())
     }
 }
 
-/// Asks for a verb and waits for what becomes of it. Returns whether something was done.
+/// Asks for a verb and waits for what becomes of it. Returns the gates that it rests on, if something
+/// was done.
 ///
 /// With `dry_run` it stops after showing the plan: the value that would be carried out.
 pub(super) fn carry_out(
@@ -53,21 +62,27 @@ pub(super) fn carry_out(
     verb: Verb,
     reason: &str,
     dry_run: bool,
-) -> Result<bool, Failure> {
+) -> Result<Option<Vec<GateReading>>, Failure> {
     let plan = client.plan(&verb).map_err(explain)?;
     let steps = plan.steps();
     context.output.show(&Shown { plan: &plan, steps })?;
     if dry_run || plan.is_nothing() {
-        return Ok(false);
+        return Ok(None);
     }
     let what = format!("`{}` of view `{}`", verb.word(), verb.view());
     let view = verb.view().clone();
     let request = client.ask(verb, plan, reason).map_err(explain)?;
     match wait(context, client, &request)? {
-        Outcome::Done => Ok(true),
+        Outcome::Done => {
+            let gates = client.gates_of(&request);
+            if !gates.is_empty() {
+                context.output.show(&Gates { gates })?;
+            }
+            Ok(Some(gates.to_vec()))
+        }
         Outcome::Nothing(why) => {
             context.output.note(format!("nothing to do: {why}"))?;
-            Ok(false)
+            Ok(None)
         }
         Outcome::Refused { why, hint } => Err(Failure {
             exit: Exit::Failed,

@@ -123,7 +123,7 @@ fn write_version(f: &mut fmt::Formatter<'_>, version: &VersionStatus) -> fmt::Re
     f.write_char('\n')?;
     write_health(f, &version.health)?;
     if let Some(waits) = &version.waits_for {
-        writeln!(f, "        waits for: {waits}")?;
+        writeln!(f, "        waiting: {waits}")?;
     }
     for gate in &version.gates {
         let mark = if gate.holds { "✓" } else { "✗" };

@@ -2,16 +2,15 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::time::Duration;
 
 use materializer_migrations::{CatalogClient, Verb, gates};
 use materializer_model::ids::IdError;
-use materializer_model::{
-    Clock, Offset, Origin, Partition, Topic, VersionId, VersionNumber, ViewName,
-};
+use materializer_model::progress::GateReading;
+use materializer_model::{Offset, Origin, Partition, Topic, VersionId, VersionNumber, ViewName};
 use serde::Serialize;
 
-use super::context::{Context, GLANCE};
+use super::context::Context;
+use super::moved::Moved;
 use super::request::carry_out;
 use crate::output::{Exit, Failure};
 
@@ -144,9 +143,8 @@ impl Promote {
             version: self.version.clone(),
             waive: self.waive.into_iter().collect(),
         };
-        if self.common.carry_out(context, &mut client, verb)? {
-            let view = &self.version.view;
-            let moved = Moved::follow(context, &mut client, "promoted", view)?;
+        if self.common.carry_out(context, &mut client, verb)?.is_some() {
+            let moved = Moved::follow(context, &mut client, "promoted", &self.version.view)?;
             context.output.show(&moved)?;
         }
         Ok(Exit::Done)
@@ -160,8 +158,9 @@ impl Rollback {
             view: self.view.clone(),
             waive: self.waive.into_iter().collect(),
         };
-        if self.common.carry_out(context, &mut client, verb)? {
+        if let Some(gates) = self.common.carry_out(context, &mut client, verb)? {
             let moved = Moved::follow(context, &mut client, "rolled back", &self.view)?;
+            let moved = moved.fresh_by(&gates);
             context.output.show(&moved)?;
             if let Some(standby) = moved.standby {
                 context.output.note(format!(
@@ -236,14 +235,14 @@ impl Common {
         context: &Context,
         client: &mut CatalogClient,
         verb: Verb,
-    ) -> Result<bool, Failure> {
+    ) -> Result<Option<Vec<GateReading>>, Failure> {
         carry_out(context, client, verb, &self.reason, self.dry_run)
     }
 
     fn run(&self, context: &Context, verb: Verb, said: &str) -> Result<Exit, Failure> {
         let mut client = context.catalog(&context.config()?)?;
         let view = verb.view().clone();
-        if self.carry_out(context, &mut client, verb)? {
+        if self.carry_out(context, &mut client, verb)?.is_some() {
             let view = &view;
             context.output.show(&Done { view, done: said })?;
         }
@@ -260,81 +259,6 @@ struct Done<'a> {
 impl fmt::Display for Done<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.done)
-    }
-}
-
-/// An alias that was moved, and who follows it already.
-#[derive(Serialize)]
-struct Moved {
-    done: &'static str,
-    view: ViewName,
-    live: VersionNumber,
-    alias_epoch: u64,
-    standby: Option<VersionNumber>,
-    gateways: usize,
-    gateways_following: usize,
-}
-
-/// How long `promote` looks whether the gateways follow.
-const GATEWAYS_WITHIN: Duration = Duration::from_secs(3);
-/// A gateway that was not heard for this long is not counted.
-const GATEWAY_SILENT: Duration = Duration::from_secs(10);
-
-impl Moved {
-    /// Reads where the alias is now, and waits a little for the gateways to say that they follow.
-    fn follow(
-        context: &Context,
-        client: &mut CatalogClient,
-        done: &'static str,
-        view: &ViewName,
-    ) -> Result<Self, Failure> {
-        let began = context.clock.monotonic();
-        loop {
-            let moved = Self::read(client, done, view)
-                .ok_or_else(|| anyhow::anyhow!("view `{view}` has no alias any more"))?;
-            let waited = context.clock.monotonic().since(began);
-            if moved.gateways_following == moved.gateways || waited > GATEWAYS_WITHIN {
-                return Ok(moved);
-            }
-            std::thread::sleep(GLANCE);
-            client.refresh().map_err(super::context::explain)?;
-        }
-    }
-
-    fn read(client: &CatalogClient, done: &'static str, name: &ViewName) -> Option<Self> {
-        let state = client.state();
-        let view = state.catalog().view(name)?;
-        let alias = view.alias.as_ref()?;
-        let now = state.reports().newest()?;
-        let heard: Vec<bool> = state
-            .reports()
-            .gateways()
-            .values()
-            .filter(|gateway| now.since(gateway.appended) < GATEWAY_SILENT)
-            .map(|gateway| gateway.report.folded > alias.moved.offset)
-            .collect();
-        Some(Self {
-            done,
-            view: name.clone(),
-            live: alias.version,
-            alias_epoch: alias.moved.offset.0,
-            standby: view.standby().map(|standby| standby.id.number),
-            gateways: heard.len(),
-            gateways_following: heard.into_iter().filter(|follows| *follows).count(),
-        })
-    }
-}
-
-impl fmt::Display for Moved {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            done, view, live, ..
-        } = self;
-        write!(
-            f,
-            "{done}: {view} → {live}; {} of {} gateways serve it",
-            self.gateways_following, self.gateways
-        )
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use materializer_migrations::decide::{Action, AliasSeen, Begun, Fact, Observed, Subject, decide};
 use materializer_migrations::event::{NEVER, Read, SCHEMA};
-use materializer_migrations::history::describe;
+use materializer_migrations::history::{describe, subject};
 use materializer_migrations::judge::plan;
 use materializer_migrations::plan::Plan;
 use materializer_migrations::versions::Soak;
@@ -371,7 +371,9 @@ impl State {
             match &process.about_to {
                 // An event that is stale already changes nothing when it comes.
                 Some(Action::Append(fact)) if fact.revision != revision => {}
-                Some(Action::Append(fact)) => describe(&fact.body).hash(&mut hasher),
+                Some(Action::Append(fact)) => {
+                    (subject(&fact.body), describe(&fact.body)).hash(&mut hasher);
+                }
                 Some(Action::MoveAlias(_, to)) => age(&Some(to.clone())).hash(&mut hasher),
                 Some(Action::RemoveAlias(_, gone)) => {
                     let removes = self.alias.as_ref().map(|held| held.epoch < *gone);

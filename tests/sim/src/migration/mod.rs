@@ -147,7 +147,7 @@ fn ask(stage: &Stage, verb: Verb) -> Result<(), String> {
         client.refresh().map_err(|why| format!("{word}: {why}"))?;
         if let Some(outcome) = client.outcome(&request, Duration::ZERO) {
             return match outcome {
-                Answer::Done | Answer::Nothing(_) => Ok(()),
+                Answer::Done { .. } | Answer::Nothing(_) => Ok(()),
                 refused @ (Answer::Refused { .. }
                 | Answer::GateFailed { .. }
                 | Answer::NoCoordinator

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use materializer_migrations::event::Read;
-use materializer_migrations::history::describe;
+use materializer_migrations::history::{describe, subject};
 use materializer_migrations::{Body, Catalog, Envelope, Role, Verdict};
 use materializer_model::memory::MemoryControlLog;
 use materializer_model::ports::{AliasPointer, ControlLog, ControlTopic, SinkAdmin};
@@ -82,7 +82,8 @@ impl Witness {
                 return Err(format!("nobody can read the event at {}", record.offset));
             };
             let verdict = self.catalog.fold(&record);
-            let words = describe(&event.body);
+            let subject = subject(&event.body).unwrap_or_default();
+            let words = format!("{subject} {}", describe(&event.body));
             self.shared
                 .note(format!("catalog {}: {words}: {verdict:?}", record.offset));
             if verdict == Verdict::Accepted {
