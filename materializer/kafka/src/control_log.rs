@@ -55,14 +55,22 @@ struct Required {
 /// Returns what a topic is made with and what is checked of it.
 fn required(which: ControlTopic, cluster: Cluster) -> Vec<Required> {
     let of = |name, value, why| Required { name, value, why };
-    let mut all = vec![match which {
-        ControlTopic::Catalog => of("cleanup.policy", "delete", "every event must stay"),
-        ControlTopic::Claims | ControlTopic::Progress => of(
-            "cleanup.policy",
-            "compact",
-            "the newest record of each unit must stay",
-        ),
-    }];
+    let mut all = match which {
+        ControlTopic::Catalog => vec![of("cleanup.policy", "delete", "every event must stay")],
+        ControlTopic::Claims | ControlTopic::Progress => vec![
+            of(
+                "cleanup.policy",
+                "compact",
+                "the newest record of each unit must stay",
+            ),
+            // By default a segment is compacted after a week or a gigabyte of reports.
+            of(
+                "max.compaction.lag.ms",
+                "600000",
+                "every process and verb reads the topic from its beginning",
+            ),
+        ],
+    };
     all.push(of("retention.ms", "-1", "nothing may be deleted by age"));
     all.push(of(
         "retention.bytes",
