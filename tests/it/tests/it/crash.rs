@@ -5,7 +5,6 @@
 //! `MATERIALIZER_CRASH_EVENTS` begins with a longer log (2000000 for the run by hand), and
 //! `MATERIALIZER_CRASH_SEED` chooses other moments.
 
-mod installation;
 mod oracle;
 mod readers;
 
@@ -15,7 +14,7 @@ use std::time::Duration;
 use it::services::Services;
 use serde_json::Value;
 
-use installation::{Installation, wait_until};
+use crate::installation::{Installation, wait_until};
 use oracle::{Oracle, Producer};
 use readers::Readers;
 
@@ -79,7 +78,7 @@ struct Scene {
 impl Scene {
     /// Begins with a log and without a process.
     fn begin(services: &Services) -> Self {
-        let installation = Installation::new(services);
+        let installation = Installation::new(services, "crash");
         let oracle = Oracle::new(services, &installation);
         let seed = chosen("MATERIALIZER_CRASH_SEED", 1);
         let events = chosen("MATERIALIZER_CRASH_EVENTS", 30_000);

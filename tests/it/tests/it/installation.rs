@@ -58,8 +58,8 @@ pub(crate) struct Installation {
 
 impl Installation {
     /// Writes settings; nothing runs yet.
-    pub(crate) fn new(services: &Services) -> Self {
-        let name = unique("crash");
+    pub(crate) fn new(services: &Services, name: &str) -> Self {
+        let name = unique(name);
         let program = program();
         let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("../../target")
@@ -158,6 +158,36 @@ impl Installation {
         self.begin(verb).wait().expect("our child")
     }
 
+    /// Does a verb and returns its exit code, and what it printed and said is wrong.
+    pub(crate) fn answer(&self, verb: &[&str]) -> (Option<i32>, String) {
+        let output = self.command(verb).output().expect("the program starts");
+        let text = [output.stdout, output.stderr].concat();
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&text).into_owned(),
+        )
+    }
+
+    /// Asks the process to end, as Kubernetes does, and waits until it has.
+    pub(crate) fn end(&mut self) -> ExitStatus {
+        let mut process = self.process.take().expect("started before");
+        let pid = process.id().to_string();
+        let told = Command::new("kill").args(["-TERM", &pid]).status();
+        assert!(told.expect("`kill`").success(), "told to end");
+        process.wait().expect("our child")
+    }
+
+    /// Waits until the process ends by itself.
+    pub(crate) fn wait_for_end(&mut self) -> ExitStatus {
+        let mut process = self.process.take().expect("started before");
+        let mut status = None;
+        wait_until("`run` ends by itself", || {
+            status = process.try_wait().expect("our child");
+            status.is_some()
+        });
+        status.expect("waited for above")
+    }
+
     /// Does a verb that must succeed.
     pub(crate) fn done(&self, verb: &[&str]) {
         let status = self.verb(verb);
@@ -174,7 +204,8 @@ impl Installation {
         serde_json::from_slice(&status.expect("the program starts").stdout).unwrap_or_default()
     }
 
-    fn log(&self) -> PathBuf {
+    /// Returns where `run` logs to.
+    pub(crate) fn log(&self) -> PathBuf {
         self.folder.join("run.log")
     }
 }

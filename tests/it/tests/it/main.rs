@@ -2,5 +2,6 @@
 
 mod crash;
 mod golden;
+mod installation;
 mod kafka;
 mod kafka_security;

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use it::services::Services;
 use serde_json::Value;
 
-use super::installation::Installation;
+use crate::installation::Installation;
 
 /// `tests/oracle/oracle.py` in a Python of its own.
 pub(crate) struct Oracle {

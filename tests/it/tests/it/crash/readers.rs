@@ -12,7 +12,7 @@ use std::time::Duration;
 use redis::{Client, Commands, Connection, RedisResult};
 use serde_json::Value;
 
-use super::installation::{Installation, Presence};
+use crate::installation::{Installation, Presence};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// How many keys one request asks for.
