@@ -1,15 +1,16 @@
 //! The tantivy sink: a search index of each copy of a version, on a local disk.
 //!
-//! One directory belongs to one unit and one owner, by a lock that ends with its process. The
-//! checkpoint lives in the payload of the index's commit and nowhere else, so that rows and
-//! checkpoint are one file's rename. What a reader sees is one searcher, with the payload that it was
-//! committed with.
+//! One directory belongs to one unit and one owner, by a lock that ends with the last thread that may
+//! write there. The checkpoint lives in the payload of the index's commit and nowhere else, so that
+//! rows and checkpoint are one file's rename. What a reader sees is one searcher, with the payload that
+//! it was committed with.
 //!
 //! A live owner is never taken over from: a fail-over is another copy. The token in the payload only
 //! detects a volume that was swapped or restored. There is no stored alias: gateways follow the
 //! catalog, and are the alias. The holder of a copy deletes it, through [`TantivyAdmin`].
 
 mod document;
+mod merges;
 mod owner;
 mod payload;
 mod place;

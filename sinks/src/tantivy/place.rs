@@ -100,7 +100,7 @@ impl Place {
     /// Takes the unit for this process, until the file is dropped.
     ///
     /// # Errors
-    /// [`SinkError::Unavailable`] while another owner has it.
+    /// [`SinkError::Unavailable`] while another owner has it, or merges of one go on.
     pub(super) fn lock(&self) -> Result<File, SinkError> {
         let path = self.dir.join(format!("{}.lock", self.stem()));
         let file = File::options()
@@ -112,7 +112,7 @@ impl Place {
         match file.try_lock() {
             Ok(()) => Ok(file),
             Err(TryLockError::WouldBlock) => Err(SinkError::Unavailable(format!(
-                "`{}` is held by another owner of `{}`: end that process, or give this one a `data_dir` of its own",
+                "`{}` is held by another owner of `{}`, or by merges that its last one began: wait for them, or end that process, or give this one a `data_dir` of its own",
                 path.display(),
                 self.unit
             ))),

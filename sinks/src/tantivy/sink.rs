@@ -35,7 +35,8 @@ struct Io {
 /// Writes one copy of a version.
 ///
 /// Readers are served from [`TantivySink::copy`], which sees each commit as soon as it is durable.
-/// Dropping the sink waits for the commit that is under way, and lets the unit go.
+/// Dropping the sink waits for the commit that is under way, and a second at most for merges. The unit
+/// is let go when they have ended.
 pub struct TantivySink {
     target: Arc<Target>,
     copy: Arc<IndexCopy>,

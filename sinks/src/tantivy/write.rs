@@ -11,19 +11,16 @@ use std::sync::Arc;
 use materializer_model::ports::{Expect, SinkError};
 use materializer_model::{Change, Commit, Fingerprint, Token};
 use tantivy::directory::Directory;
-use tantivy::indexer::{IndexWriterOptions, LogMergePolicy};
+use tantivy::indexer::IndexWriterOptions;
 use tantivy::{Index, IndexReader, IndexWriter, ReloadPolicy, TantivyDocument, TantivyError};
 
+use super::merges::Hold;
 use super::owner::{self, fault_of};
 use super::payload::Payload;
 use super::place::{self, Place, TantivySettings, io_error, name_of};
 use super::read::{IndexCopy, Served};
 use super::schema::IndexSchema;
 use super::verify;
-
-/// Segments with a smaller part of deleted rows are left alone; without a bound an index that is only
-/// ever updated keeps its dead rows for good.
-const DELETED_RATIO_MAX: f32 = 0.25;
 
 /// More segments than this, and a commit waits for merges: each delete looks into every segment.
 const SEGMENTS_MAX: usize = 64;
@@ -46,8 +43,8 @@ pub(super) struct Writer {
     inner: Option<IndexWriter<TantivyDocument>>,
     reader: IndexReader,
     payload: Payload,
-    /// Held for as long as the writer lives.
-    _lock: fs::File,
+    // After the writer: fields are dropped in this order.
+    hold: Hold,
 }
 
 impl Writer {
@@ -65,14 +62,14 @@ impl Writer {
         let place = &target.place;
         fs::create_dir_all(&place.dir).map_err(|fault| io_error("create", &place.dir, &fault))?;
         place::check_local(&place.dir)?;
-        let lock = place.lock()?;
+        let hold = Hold::take(place)?;
         let Some((index, payload)) = owner::find(target, me, expect)? else {
             check_room(target, 0)?;
             let (index, directory) = owner::create(place, &target.schema, me)?;
             let name = name_of(&directory);
             let payload =
                 Payload::begin(&place.unit, me, name, &target.fingerprint, &target.schema);
-            let mut writer = Self::begin(target, directory, index, payload.clone(), lock)?;
+            let mut writer = Self::begin(target, directory, index, payload.clone(), hold)?;
             writer.commit(payload)?;
             copy.serve(writer.served());
             return Ok(writer);
@@ -81,7 +78,7 @@ impl Writer {
         if verify {
             verify::check_files(&index, &directory)?;
         }
-        let mut writer = Self::begin(target, directory, index, payload, lock)?;
+        let mut writer = Self::begin(target, directory, index, payload, hold)?;
         copy.serve(writer.served());
         check_room(target, 0)?;
         if writer.payload.token != *me {
@@ -95,10 +92,10 @@ impl Writer {
         directory: PathBuf,
         index: Index,
         payload: Payload,
-        lock: fs::File,
+        hold: Hold,
     ) -> Result<Self, SinkError> {
         let failed = |fault: TantivyError| fault_of(&directory, &fault);
-        let inner = writer_of(&index, &target.settings).map_err(failed)?;
+        let inner = writer_of(&index, &target.settings, &hold).map_err(failed)?;
         sweep(&directory)?;
         inner.garbage_collect_files().wait().map_err(failed)?;
         let reader = index
@@ -113,7 +110,7 @@ impl Writer {
             inner: Some(inner),
             reader,
             payload,
-            _lock: lock,
+            hold,
         })
     }
 
@@ -174,7 +171,8 @@ impl Writer {
         if let Some(inner) = self.inner.take() {
             inner.wait_merging_threads().map_err(failed)?;
         }
-        self.inner = Some(writer_of(&self.index, &self.target.settings).map_err(failed)?);
+        let inner = writer_of(&self.index, &self.target.settings, &self.hold);
+        self.inner = Some(inner.map_err(failed)?);
         self.reader.reload().map_err(failed)
     }
 
@@ -189,6 +187,7 @@ impl Writer {
 fn writer_of(
     index: &Index,
     settings: &TantivySettings,
+    hold: &Hold,
 ) -> Result<IndexWriter<TantivyDocument>, TantivyError> {
     let options = IndexWriterOptions::builder()
         .memory_budget_per_thread(settings.writer_memory_bytes)
@@ -196,10 +195,7 @@ fn writer_of(
         .num_merge_threads(1)
         .build();
     let writer: IndexWriter<TantivyDocument> = index.writer_with_options(options)?;
-    let mut merges = LogMergePolicy::default();
-    merges.set_min_num_segments(8);
-    merges.set_del_docs_ratio_before_merge(DELETED_RATIO_MAX);
-    writer.set_merge_policy(Box::new(merges));
+    writer.set_merge_policy(hold.merges());
     Ok(writer)
 }
 

@@ -4,12 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use materializer_model::memory::ManualClock;
 use materializer_model::ports::{Expect, Sink, SinkError, SinkReader};
 use materializer_model::{Key, Poison, PoisonKind, Timestamp};
-use materializer_sinks::tantivy::{TantivyAdmin, TantivyReader, TantivySettings};
+use materializer_sinks::tantivy::{TantivyAdmin, TantivyReader, TantivySettings, TantivySink};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -51,6 +52,46 @@ fn a_unit_has_one_owner_and_the_next_one_waits() {
         second.open(&token(2), Expect::Data),
         Ok(Some(checkpoint(1)))
     );
+}
+
+#[test]
+fn a_merge_that_outlives_its_writer_keeps_the_next_owner_out() {
+    const COMMITS: u64 = 8;
+    let dir = TempDir::new().expect("a folder");
+    let settings = settings(dir.path());
+    let mut first = sink(&settings, &suite_view());
+    assert_eq!(first.open(&token(1), Expect::Maybe), Ok(None));
+    for seq in 1..=COMMITS {
+        let row = |n: u64| json!({"title": format!("shoe {n} of {seq}"), "n": n});
+        let mutations = (0..4_000).map(|n| mutation(&format!("{seq}-{n}"), n, Some(&row(n))));
+        commit(&mut first, seq, mutations.collect()).expect("a commit");
+    }
+    drop(first); // with the eighth segment a merge of all began
+
+    let mut next = sink(&settings, &suite_view());
+    // The same claim commits nothing when it opens: no merge is begun by it.
+    let is_held = |sink: &mut TantivySink| match sink.open(&token(1), Expect::Data) {
+        Ok(found) => {
+            assert_eq!(found, Some(checkpoint(COMMITS)));
+            false
+        }
+        Err(SinkError::Unavailable(_)) => true,
+        Err(other) => panic!("{other:?}"),
+    };
+    while is_held(&mut next) {
+        thread::yield_now();
+    }
+    let index = index_dir(dir.path());
+    let meta = fs::read_to_string(index.join("meta.json")).expect("read");
+    let meta = meta.replace('-', "");
+    let names = fs::read_dir(&index).expect("a folder");
+    let names = names.map(|entry| entry.expect("an entry").file_name());
+    let names = names.map(|name| name.to_string_lossy().into_owned());
+    let of_no_segment: Vec<_> = names
+        .filter(|name| !name.starts_with('.') && name != "meta.json")
+        .filter(|name| !meta.contains(name.split('.').next().expect("a part")))
+        .collect();
+    assert!(of_no_segment.is_empty(), "{of_no_segment:?}");
 }
 
 #[test]
