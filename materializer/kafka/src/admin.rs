@@ -15,6 +15,7 @@ use rdkafka::error::RDKafkaErrorCode;
 
 use crate::client::{KafkaSettings, REQUEST};
 use crate::errors::{Watch, kafka_error, log_error};
+use crate::topics::Each;
 
 /// A client for topics' settings, for the time of a few requests.
 pub(crate) struct Admin {
@@ -83,11 +84,11 @@ impl Admin {
         Ok(())
     }
 
-    /// Returns the settings of topics, each by name.
+    /// Returns the settings of topics by name.
     pub(crate) fn settings(
         &self,
         topics: &[Topic],
-    ) -> Result<Vec<BTreeMap<String, String>>, LogError> {
+    ) -> Result<Each<BTreeMap<String, String>>, LogError> {
         let watch = self.client.inner().context();
         let resources: Vec<_> = topics
             .iter()
@@ -95,22 +96,14 @@ impl Admin {
             .collect();
         let described = wait(self.client.describe_configs(&resources, &options()))
             .map_err(|error| kafka_error(watch, &error, "ask for topics' settings"))?;
-        let mut all = Vec::with_capacity(topics.len());
-        for (topic, resource) in topics.iter().zip(described) {
-            let resource = resource.map_err(|code| {
-                log_error(
-                    watch,
-                    code,
-                    &format!("ask for the settings of topic `{topic}`"),
-                )
-            })?;
+        let each = topics.iter().zip(described).map(|(topic, resource)| {
+            let what = format!("ask for the settings of topic `{topic}`");
+            let resource = resource.map_err(|code| log_error(watch, code, &what))?;
             let entries = resource.entries.into_iter();
-            all.push(
-                entries
-                    .filter_map(|e| e.value.map(|value| (e.name, value)))
-                    .collect(),
-            );
-        }
-        Ok(all)
+            Ok(entries
+                .filter_map(|entry| entry.value.map(|value| (entry.name, value)))
+                .collect())
+        });
+        Ok(each.collect())
     }
 }

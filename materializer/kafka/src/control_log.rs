@@ -20,8 +20,8 @@ use crate::client::{Cluster, KafkaSettings, REQUEST, TopicShape, find};
 use crate::errors::{Watch, control_error, kafka_error, log_error};
 use crate::ffi;
 use crate::lane::{Lane, Profile};
-use crate::observer::describe;
 use crate::produce::{Outgoing, Producer};
+use crate::topics::describe;
 
 /// Returns a control topic's name: `<installation>.materializer.<catalog|claims|progress>`.
 #[must_use]
@@ -135,8 +135,9 @@ impl KafkaControlLog {
             Cluster::Mock => vec![BTreeMap::new(); self.topics.len()],
             Cluster::Production | Cluster::Dev => {
                 let topics: Vec<Topic> = self.topics.values().cloned().collect();
-                let admin = Admin::open(&self.settings).map_err(control_error)?;
-                admin.settings(&topics).map_err(control_error)?
+                Admin::open(&self.settings)
+                    .and_then(|admin| admin.settings(&topics)?.into_iter().collect())
+                    .map_err(control_error)?
             }
         };
         for ((which, topic), settings) in self.topics.iter().zip(settings) {
@@ -183,8 +184,9 @@ impl KafkaControlLog {
             .iter()
             .map(|which| self.topic(*which).clone())
             .collect();
-        let described =
-            describe(&self.client, self.settings.cluster(), &topics).map_err(control_error)?;
+        let described: Vec<_> = describe(&self.client, self.settings.cluster(), &topics)
+            .and_then(|each| each.into_iter().collect())
+            .map_err(control_error)?;
         let mut ids = described.into_iter().map(|facts| facts.id);
         let mut next = || ids.next().expect("one answer for each topic");
         Ok(ControlIdentity {

@@ -20,6 +20,7 @@ mod mock;
 mod observer;
 mod produce;
 mod sample;
+mod topics;
 
 pub use bulk::BulkWriter;
 pub use client::{Cluster, KafkaSettings, PropertyError};

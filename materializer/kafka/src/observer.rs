@@ -1,8 +1,8 @@
-//! What is known of the log's ends and topics: one client and one thread a process.
+//! What is known of the log's ends and topics: one thread a process asks for all units.
 //!
 //! Ends come from the partitions' leaders by `ListOffsets`, never from a cache: the last stable offset
-//! at `read_committed`, the high watermark at `read_uncommitted`. A partition that did not answer
-//! keeps its older end with that end's age; one that never answered is missing.
+//! at `read_committed`, the high watermark at `read_uncommitted`. A partition or topic that did not
+//! answer keeps its older answer with that answer's age; one that never answered is missing.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
@@ -10,15 +10,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use materializer_model::definition::CleanupPolicy;
-use materializer_model::ports::{LogError, LogObserver, TopicFacts};
-use materializer_model::{Clock, End, Ends, Monotonic, Offset, Partition, Topic, TopicId};
+use materializer_model::ports::{Facts, LogError, LogObserver, TopicAnswer, TopicFacts};
+use materializer_model::{Clock, End, Ends, Monotonic, Offset, Partition, Topic};
 use rdkafka::client::Client;
 
 use crate::admin::Admin;
-use crate::client::{Cluster, KafkaSettings, REQUEST, shape};
+use crate::client::{Cluster, KafkaSettings, REQUEST};
 use crate::errors::{Watch, kafka_error, log_error};
 use crate::ffi::{self, OffsetOf};
+use crate::topics::{Each, add_settings, describe};
 
 /// How often a topic's ends are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,6 +38,8 @@ impl Pace {
     }
 }
 
+/// How often a topic's facts are asked for.
+const FACTS_EVERY: Duration = Duration::from_secs(10);
 /// How often the thread looks whether a topic is due.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -51,9 +53,51 @@ pub struct Observer {
 struct Shared {
     settings: KafkaSettings,
     clock: Arc<dyn Clock>,
-    client: Mutex<Client<Watch>>,
+    clients: Mutex<Clients>,
     watched: Mutex<BTreeMap<Topic, Pace>>,
     ends: Mutex<Arc<Ends>>,
+    facts: Mutex<Arc<Facts>>,
+}
+
+/// Who asks: librdkafka's safe binding gives topics' settings to a client of their own only.
+struct Clients {
+    client: Client<Watch>,
+    admin: Admin,
+}
+
+impl Clients {
+    fn open(settings: &KafkaSettings) -> Result<Self, LogError> {
+        Ok(Self {
+            client: settings.asking()?,
+            admin: Admin::open(settings)?,
+        })
+    }
+}
+
+/// When each topic was asked for last.
+#[derive(Default)]
+struct Rounds(BTreeMap<Topic, Monotonic>);
+
+impl Rounds {
+    /// Returns the topics that are due, and takes them for asked.
+    fn due(
+        &mut self,
+        watched: &BTreeMap<Topic, Pace>,
+        now: Monotonic,
+        period: impl Fn(Pace) -> Duration,
+    ) -> Vec<Topic> {
+        self.0.retain(|topic, _| watched.contains_key(topic));
+        let mut due = Vec::new();
+        for (topic, pace) in watched {
+            // Half a tick early rather than half a tick late.
+            let is_fresh = |at: &Monotonic| now.since(*at) + TICK / 2 < period(*pace);
+            if !self.0.get(topic).is_some_and(is_fresh) {
+                self.0.insert(topic.clone(), now);
+                due.push(topic.clone());
+            }
+        }
+        due
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -61,17 +105,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Observer {
-    /// Opens the client and starts the thread `kafka-observer`, which ends when this is dropped.
+    /// Opens the clients and starts the thread `kafka-observer`, which ends when this is dropped.
     ///
     /// # Errors
     /// [`LogError::Refused`] where librdkafka does not take a property.
     pub fn start(settings: &KafkaSettings, clock: Arc<dyn Clock>) -> Result<Self, LogError> {
         let shared = Arc::new(Shared {
-            client: Mutex::new(settings.asking()?),
+            clients: Mutex::new(Clients::open(settings)?),
             settings: settings.clone(),
             clock,
             watched: Mutex::default(),
             ends: Mutex::default(),
+            facts: Mutex::default(),
         });
         let (wake, woken) = sync_channel(1);
         let thread = std::thread::Builder::new()
@@ -88,7 +133,7 @@ impl Observer {
         })
     }
 
-    /// Replaces the topics whose ends are kept fresh. The ends of others are forgotten.
+    /// Replaces the topics whose ends and facts are kept fresh. Those of others are forgotten.
     pub fn watch(&self, topics: BTreeMap<Topic, Pace>) {
         let mut watched = lock(&self.shared.watched);
         if *watched == topics {
@@ -116,31 +161,21 @@ impl Drop for Observer {
 
 impl Shared {
     fn run(&self, woken: &Receiver<()>) {
-        let mut asked: BTreeMap<Topic, Monotonic> = BTreeMap::new();
+        let (mut ends, mut facts) = (Rounds::default(), Rounds::default());
         loop {
             match woken.recv_timeout(TICK) {
                 Ok(()) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             let watched = lock(&self.watched).clone();
-            asked.retain(|topic, _| watched.contains_key(topic));
             let now = self.clock.monotonic();
-            // Half a tick early rather than half a tick late.
-            let due = |topic: &Topic, pace: Pace| {
-                asked
-                    .get(topic)
-                    .is_none_or(|at| now.since(*at) + TICK / 2 >= pace.period())
-            };
-            let topics: Vec<Topic> = watched
-                .iter()
-                .filter(|(topic, pace)| due(topic, **pace))
-                .map(|(topic, _)| topic.clone())
-                .collect();
-            for topic in &topics {
-                asked.insert(topic.clone(), now);
-            }
-            if let Err(error) = self.refresh(&topics, Some(&watched)) {
+            let due = ends.due(&watched, now, Pace::period);
+            if let Err(error) = self.refresh(&due, Some(&watched)) {
                 tracing::debug!(%error, "the log's ends are unknown for the moment");
+            }
+            let due = facts.due(&watched, now, |_| FACTS_EVERY);
+            if let Err(error) = self.refresh_facts(&due, &watched) {
+                tracing::debug!(%error, "topics cannot be compared for the moment");
             }
         }
     }
@@ -152,8 +187,8 @@ impl Shared {
         watched: Option<&BTreeMap<Topic, Pace>>,
     ) -> Result<Arc<Ends>, LogError> {
         let asked = self.clock.monotonic();
-        let outcome =
-            self.with_client(|client| list_ends(client, self.settings.cluster(), topics, asked));
+        let cluster = self.settings.cluster();
+        let outcome = self.ask(|clients| list_ends(&clients.client, cluster, topics, asked));
         let mut ends = lock(&self.ends);
         let mut next = Ends::clone(&ends);
         if let Some(watched) = watched {
@@ -180,16 +215,47 @@ impl Shared {
         result.map(|()| Arc::clone(&ends))
     }
 
-    /// Asks something; after an error the next question is put to a fresh client, since librdkafka
-    /// sends such requests to one broker that it remembers, also when that one is gone.
-    fn with_client<T>(
+    /// Asks for the facts of `topics`; forgets those of topics that are not watched.
+    fn refresh_facts(
         &self,
-        ask: impl FnOnce(&Client<Watch>) -> Result<T, LogError>,
-    ) -> Result<T, LogError> {
-        let mut client = lock(&self.client);
-        let answer = ask(&client);
+        topics: &[Topic],
+        watched: &BTreeMap<Topic, Pace>,
+    ) -> Result<(), LogError> {
+        let asked = self.clock.monotonic();
+        let outcome = self.ask_facts(topics);
+        let mut known = lock(&self.facts);
+        let mut next = Facts::clone(&known);
+        next.retain(|topic, _| watched.contains_key(topic));
+        let outcome = outcome.map(|each| {
+            for (topic, facts) in topics.iter().zip(each) {
+                if !matches!(facts, Err(LogError::Unavailable(_))) {
+                    next.insert(topic.clone(), TopicAnswer { asked, facts });
+                }
+            }
+        });
+        *known = Arc::new(next);
+        outcome
+    }
+
+    fn ask_facts(&self, topics: &[Topic]) -> Result<Each<TopicFacts>, LogError> {
+        let cluster = self.settings.cluster();
+        self.ask(|Clients { client, admin }| {
+            let mut facts = describe(client, cluster, topics)?;
+            match cluster {
+                Cluster::Mock => {}
+                Cluster::Production | Cluster::Dev => add_settings(admin, &mut facts)?,
+            }
+            Ok(facts)
+        })
+    }
+
+    /// Asks something; after an error the next question is put to fresh clients, since librdkafka
+    /// sends such requests to one broker that it remembers, also when that one is gone.
+    fn ask<T>(&self, ask: impl FnOnce(&Clients) -> Result<T, LogError>) -> Result<T, LogError> {
+        let mut clients = lock(&self.clients);
+        let answer = ask(&clients);
         if answer.is_err() {
-            *client = self.settings.asking()?;
+            *clients = Clients::open(&self.settings)?;
         }
         answer
     }
@@ -202,11 +268,17 @@ fn list_ends(
     asked: Monotonic,
 ) -> Result<Ends, LogError> {
     let mut partitions = Vec::new();
-    for facts in describe(client, cluster, topics)? {
-        let topic = facts.topic.as_str();
-        partitions.extend((0..facts.partitions).map(|partition| (topic.to_owned(), partition)));
-    }
     let mut fault = None;
+    for facts in describe(client, cluster, topics)? {
+        match facts {
+            Ok(TopicFacts {
+                topic,
+                partitions: count,
+                ..
+            }) => partitions.extend((0..count).map(|partition| (topic.to_string(), partition))),
+            Err(error) => fault = Some(error.to_string()),
+        }
+    }
     let mut list = |which| -> Result<BTreeMap<(String, i32), Offset>, LogError> {
         let listed = ffi::list_offsets(client, partitions.iter().cloned(), which, REQUEST)
             .map_err(|error| kafka_error(client.context(), &error, "ask for ends"))?;
@@ -248,51 +320,6 @@ fn list_ends(
     Ok(ends)
 }
 
-/// Returns what is known of each topic without its settings, in the order asked for.
-pub(crate) fn describe(
-    client: &Client<Watch>,
-    cluster: Cluster,
-    topics: &[Topic],
-) -> Result<Vec<TopicFacts>, LogError> {
-    if topics.is_empty() {
-        return Ok(Vec::new());
-    }
-    let bare = |topic: &str, id: String, partitions| TopicFacts {
-        topic: Topic::new(topic),
-        id: TopicId(id),
-        partitions,
-        policy: None,
-        retention: None,
-        retention_bytes: None,
-        tombstone_retention: None,
-    };
-    if cluster == Cluster::Mock {
-        // It does not answer this request, and none of its topics is ever made anew.
-        let facts = topics.iter().map(|topic| {
-            let partitions = shape(client, topic)?.partitions.len();
-            let partitions = i32::try_from(partitions).unwrap_or(i32::MAX);
-            Ok(bare(topic.as_str(), format!("mock:{topic}"), partitions))
-        });
-        return facts.collect();
-    }
-    let names: Vec<&str> = topics.iter().map(Topic::as_str).collect();
-    let described = ffi::describe_topics(client, &names, REQUEST)
-        .map_err(|error| kafka_error(client.context(), &error, "ask for topics"))?;
-    let mut found = BTreeMap::new();
-    for entry in described {
-        let (id, partitions) = entry.described.map_err(|code| {
-            log_error(client.context(), code, &format!("topic `{}`", entry.topic))
-        })?;
-        let facts = bare(&entry.topic, id, partitions);
-        found.insert(entry.topic, facts);
-    }
-    let missing = |topic: &Topic| LogError::Unavailable(format!("topic `{topic}`: no answer"));
-    topics
-        .iter()
-        .map(|topic| found.remove(topic.as_str()).ok_or_else(|| missing(topic)))
-        .collect()
-}
-
 impl LogObserver for Observer {
     fn ends(&self) -> Arc<Ends> {
         Arc::clone(&lock(&self.shared.ends))
@@ -302,62 +329,11 @@ impl LogObserver for Observer {
         self.shared.refresh(topics, None)
     }
 
-    fn facts(&self, topics: &[Topic]) -> Result<Vec<TopicFacts>, LogError> {
-        let shared = &self.shared;
-        let mut facts =
-            shared.with_client(|client| describe(client, shared.settings.cluster(), topics))?;
-        match shared.settings.cluster() {
-            Cluster::Mock => {}
-            Cluster::Production | Cluster::Dev => {
-                let settings = Admin::open(&shared.settings)?.settings(topics)?;
-                for (topic, settings) in facts.iter_mut().zip(settings) {
-                    let millis = |name| number(&settings, name).map(Duration::from_millis);
-                    topic.policy = settings.get("cleanup.policy").and_then(|text| policy(text));
-                    topic.retention = millis("retention.ms");
-                    topic.retention_bytes = number(&settings, "retention.bytes");
-                    topic.tombstone_retention = millis("delete.retention.ms");
-                }
-            }
-        }
-        Ok(facts)
-    }
-}
-
-/// Reads a setting; a negative one is unlimited.
-fn number(settings: &BTreeMap<String, String>, name: &str) -> Option<u64> {
-    settings.get(name)?.parse().ok()
-}
-
-fn policy(text: &str) -> Option<CleanupPolicy> {
-    match (text.contains("compact"), text.contains("delete")) {
-        (true, true) => Some(CleanupPolicy::CompactDelete),
-        (true, false) => Some(CleanupPolicy::Compact),
-        (false, true) => Some(CleanupPolicy::Delete),
-        (false, false) => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_policy_is_read_in_either_order() {
-        for (text, expected) in [
-            ("compact", Some(CleanupPolicy::Compact)),
-            ("delete", Some(CleanupPolicy::Delete)),
-            ("delete,compact", Some(CleanupPolicy::CompactDelete)),
-            ("compact,delete", Some(CleanupPolicy::CompactDelete)),
-            ("", None),
-        ] {
-            assert_eq!(policy(text), expected, "{text}");
-        }
+    fn facts(&self) -> Arc<Facts> {
+        Arc::clone(&lock(&self.shared.facts))
     }
 
-    #[test]
-    fn a_negative_setting_is_unlimited() {
-        let settings = BTreeMap::from([("retention.ms".to_owned(), "-1".to_owned())]);
-        assert_eq!(number(&settings, "retention.ms"), None);
-        assert_eq!(number(&settings, "retention.bytes"), None);
+    fn fresh_facts(&self, topics: &[Topic]) -> Result<Vec<TopicFacts>, LogError> {
+        self.shared.ask_facts(topics)?.into_iter().collect()
     }
 }

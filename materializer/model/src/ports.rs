@@ -4,10 +4,11 @@
 //! A crash is possible between any two calls of these traits: that is where the simulator stops a
 //! worker, and all that a worker needs afterwards it finds behind them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::Timestamp;
+use crate::clock::{Monotonic, Timestamp};
 use crate::definition::CleanupPolicy;
 use crate::ends::Ends;
 use crate::ids::{Token, Unit, VersionId, ViewName};
@@ -50,6 +51,18 @@ pub struct TopicFacts {
     /// `delete.retention.ms`: how long a tombstone stays after its cleaning; `None` is unknown.
     pub tombstone_retention: Option<Duration>,
 }
+
+/// What the broker answered when it was asked for a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicAnswer {
+    /// When it was asked, on this process's clock: before the request was sent.
+    pub asked: Monotonic,
+    /// The facts, or a fault that does not pass by itself: an unknown topic.
+    pub facts: Result<TopicFacts, LogError>,
+}
+
+/// The newest answer for each watched topic. A topic that is missing is not known.
+pub type Facts = BTreeMap<Topic, TopicAnswer>;
 
 /// A fault of the log, by what the reader does about it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -112,11 +125,14 @@ pub trait LogObserver: Send + Sync {
     /// [`LogError`] where one of them did not answer.
     fn fresh_ends(&self, topics: &[Topic]) -> Result<Arc<Ends>, LogError>;
 
-    /// Asks the broker for the facts of topics, now.
+    /// Returns the newest known facts of all watched topics. Never blocks.
+    fn facts(&self) -> Arc<Facts>;
+
+    /// Asks the broker for the facts of topics now, and returns them in the same order.
     ///
     /// # Errors
     /// [`LogError`]; `Refused` for an unknown topic.
-    fn facts(&self, topics: &[Topic]) -> Result<Vec<TopicFacts>, LogError>;
+    fn fresh_facts(&self, topics: &[Topic]) -> Result<Vec<TopicFacts>, LogError>;
 }
 
 // ---------------------------------------------------------------- the derivation

@@ -22,6 +22,8 @@ pub(crate) struct Source {
     pub(crate) compacts: bool,
     /// How long after its cleaning a tombstone may be gone.
     pub(crate) tombstones: Option<Duration>,
+    /// When the broker was asked for what stands above.
+    pub(crate) asked: Monotonic,
     /// `None` where the order is not promised.
     pub(crate) fitting: Option<Fitting>,
 }

@@ -32,9 +32,6 @@ use crate::halt::{Failure, Halt};
 use crate::lanes::Lanes;
 use crate::pacing::{Backoff, Pacing};
 
-/// How often topics are compared with what they were.
-const TOPICS_EVERY: Duration = Duration::from_secs(10);
-
 /// Who a worker is, and what it feeds.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -153,7 +150,6 @@ pub struct Worker {
     log_wait: Option<(Monotonic, String)>,
     log_backoff: Backoff,
     rewind: Option<Rewind>,
-    topics_checked: Monotonic,
     committed_at: Monotonic,
     /// When the committed position last moved, or had nowhere to go.
     moved_at: Monotonic,
@@ -188,7 +184,6 @@ impl Worker {
             log_wait: None,
             log_backoff: Backoff::default(),
             rewind: None,
-            topics_checked: now,
             committed_at: now,
             moved_at: now,
             rate: Rate {
@@ -329,24 +324,9 @@ impl Worker {
             }
             lane.settle(now, broker);
         }
-        self.prove_reach(broker)?;
-        if now.since(self.topics_checked) < TOPICS_EVERY {
-            return Ok(());
-        }
-        self.topics_checked = now;
-        match self
-            .ports
-            .observer
-            .facts(&self.settings.definition.from.topics)
-        {
-            Ok(facts) => self.prove_topics(&facts),
-            // The next time will do: until then nothing new is known, and nothing is concluded.
-            Err(LogError::Unavailable(why)) => {
-                warn!(unit = %self.settings.unit, why, "topics could not be compared");
-                Ok(())
-            }
-            Err(error) => Err(error.into()),
-        }
+        let known = self.ports.observer.facts();
+        self.prove_topics(&known)?;
+        self.prove_reach(broker)
     }
 
     fn has_more_to_commit(&self) -> bool {

@@ -10,8 +10,8 @@ use materializer_model::memory::{
 };
 use materializer_model::ports::{
     Assignment, Claims, ControlError, ControlLog, ControlRecord, ControlTopic, DeadLetter,
-    DeadLetters, Derive, Expect, LogError, LogObserver, LogReader, Sink, SinkError, TopicFacts,
-    Usage,
+    DeadLetters, Derive, Expect, Facts, LogError, LogObserver, LogReader, Sink, SinkError,
+    TopicFacts, Usage,
 };
 use materializer_model::progress::Claim;
 use materializer_model::{
@@ -43,16 +43,16 @@ pub(crate) struct SimObserver {
     pub(crate) life: Life,
     pub(crate) inner: MemoryObserver,
     /// What was told last: a broker that is away leaves it as it was.
-    pub(crate) told: Mutex<Arc<Ends>>,
+    pub(crate) told: Mutex<(Arc<Ends>, Arc<Facts>)>,
 }
 
 impl LogObserver for SimObserver {
     fn ends(&self) -> Arc<Ends> {
         let mut told = self.told.lock().expect("held for a moment");
         if !self.life.shared.fails() {
-            *told = self.inner.ends();
+            told.0 = self.inner.ends();
         }
-        Arc::clone(&told)
+        Arc::clone(&told.0)
     }
 
     fn fresh_ends(&self, topics: &[Topic]) -> Result<Arc<Ends>, LogError> {
@@ -63,11 +63,20 @@ impl LogObserver for SimObserver {
             .around("fresh_ends", || self.inner.fresh_ends(topics))
     }
 
-    fn facts(&self, topics: &[Topic]) -> Result<Vec<TopicFacts>, LogError> {
+    fn facts(&self) -> Arc<Facts> {
+        let mut told = self.told.lock().expect("held for a moment");
+        if !self.life.shared.fails() {
+            told.1 = self.inner.facts();
+        }
+        Arc::clone(&told.1)
+    }
+
+    fn fresh_facts(&self, topics: &[Topic]) -> Result<Vec<TopicFacts>, LogError> {
         if self.life.shared.fails() {
             return Err(LogError::Unavailable("the broker is away".into()));
         }
-        self.life.around("facts", || self.inner.facts(topics))
+        self.life
+            .around("fresh_facts", || self.inner.fresh_facts(topics))
     }
 }
 

@@ -10,7 +10,7 @@ use materializer_model::memory::{
 };
 use materializer_model::ports::ControlLog;
 use materializer_model::{
-    Clock, Ends, ProcessId, Timestamp, Token, Topic, Unit, ViewName, WorkerId,
+    Clock, ProcessId, Timestamp, Token, Topic, Unit, ViewName, WorkerId,
 };
 use materializer_replay::{Pacing, Ports, Settings, Worker};
 use std::time::Duration;
@@ -71,7 +71,7 @@ impl Servers {
             observer: Arc::new(SimObserver {
                 life: life.clone(),
                 inner: self.log.observer(Arc::clone(&clock)),
-                told: Mutex::new(Arc::new(Ends::default())),
+                told: Mutex::default(),
             }),
             derive: Arc::new(SimDerive {
                 edition: edition.to_owned(),

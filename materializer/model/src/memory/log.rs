@@ -90,6 +90,20 @@ pub(super) struct TopicLog {
     pub(super) partitions: Vec<PartitionLog>,
 }
 
+impl TopicLog {
+    pub(super) fn facts(&self, topic: &Topic) -> TopicFacts {
+        TopicFacts {
+            topic: topic.clone(),
+            id: self.id.clone(),
+            partitions: self.settings.partitions,
+            policy: Some(self.settings.policy),
+            retention: None,
+            retention_bytes: None,
+            tombstone_retention: Some(self.settings.tombstone_retention),
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct LogState {
     pub(super) topics: BTreeMap<Topic, TopicLog>,
@@ -147,6 +161,22 @@ impl MemoryLog {
             grown.partitions.push(PartitionLog::new());
         }
         grown.settings.partitions = partitions;
+    }
+
+    /// Changes a topic's cleanup policy.
+    pub fn set_policy(&self, topic: &Topic, policy: CleanupPolicy) {
+        self.settings_mut(topic, |settings| settings.policy = policy);
+    }
+
+    /// Changes a topic's `delete.retention.ms`.
+    pub fn set_tombstone_retention(&self, topic: &Topic, span: Duration) {
+        self.settings_mut(topic, |settings| settings.tombstone_retention = span);
+    }
+
+    fn settings_mut(&self, topic: &Topic, change: impl FnOnce(&mut TopicSettings)) {
+        let mut state = lock(&self.0);
+        let changed = state.topics.get_mut(topic).expect("the topic was created");
+        change(&mut changed.settings);
     }
 
     /// Appends a record and returns its offset.
@@ -234,16 +264,7 @@ impl MemoryLog {
     #[must_use]
     pub fn facts_of(&self, topic: &Topic) -> Option<TopicFacts> {
         let state = lock(&self.0);
-        let log = state.topics.get(topic)?;
-        Some(TopicFacts {
-            topic: topic.clone(),
-            id: log.id.clone(),
-            partitions: log.settings.partitions,
-            policy: Some(log.settings.policy),
-            retention: None,
-            retention_bytes: None,
-            tombstone_retention: Some(log.settings.tombstone_retention),
-        })
+        state.topics.get(topic).map(|log| log.facts(topic))
     }
 
     /// Returns a new reader of this log.

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::lock;
-use super::log::{LogState, MemoryLog};
+use super::log::{LogState, MemoryLog, TopicLog};
 use crate::clock::Clock;
 use crate::ends::{End, Ends};
 use crate::offset::{LeaderEpoch, Offset, Partition, Topic};
-use crate::ports::{Assignment, LogError, LogObserver, LogReader, TopicFacts};
+use crate::ports::{Assignment, Facts, LogError, LogObserver, LogReader, TopicAnswer, TopicFacts};
 use crate::record::{Headers, Record, RowBatch};
 
 /// The most records that one poll brings of one partition: few, so that tests see what stands between
@@ -168,11 +168,21 @@ impl LogObserver for MemoryObserver {
     }
 
     fn fresh_ends(&self, topics: &[Topic]) -> Result<Arc<Ends>, LogError> {
-        self.facts(topics)?;
+        self.fresh_facts(topics)?;
         Ok(self.ends())
     }
 
-    fn facts(&self, topics: &[Topic]) -> Result<Vec<TopicFacts>, LogError> {
+    fn facts(&self) -> Arc<Facts> {
+        let asked = self.clock.monotonic();
+        let state = lock(&self.log.0);
+        let answer = |(topic, log): (&Topic, &TopicLog)| {
+            let facts = Ok(log.facts(topic));
+            (topic.clone(), TopicAnswer { asked, facts })
+        };
+        Arc::new(state.topics.iter().map(answer).collect())
+    }
+
+    fn fresh_facts(&self, topics: &[Topic]) -> Result<Vec<TopicFacts>, LogError> {
         topics
             .iter()
             .map(|topic| {

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use materializer_model::definition::{Order, ViewDefinition};
-use materializer_model::ports::{Expect, TopicFacts};
+use materializer_model::ports::{Expect, Facts, TopicAnswer, TopicFacts};
 use materializer_model::progress::Directive;
 use materializer_model::{
-    Bar, Checkpoint, Commit, Counts, Ends, Offset, Partition, Position, Timestamp, Topic,
+    Bar, Checkpoint, Commit, Counts, Ends, Monotonic, Offset, Partition, Position, Timestamp,
+    Topic, TopicId,
 };
 use tracing::{info, warn};
 
@@ -115,11 +116,8 @@ impl Worker {
                 });
             }
         }
-        self.rewind = rewind.filter(|known| {
-            found
-                .as_ref()
-                .is_none_or(|has| has.is_behind(&known.until))
-        });
+        self.rewind =
+            rewind.filter(|known| found.as_ref().is_none_or(|has| has.is_behind(&known.until)));
         self.forget();
         self.counts = found
             .as_ref()
@@ -133,9 +131,9 @@ impl Worker {
     /// Proves that the log is the one that the checkpoint is of, and complete for it.
     fn prove(&mut self, reported: Option<&Checkpoint>) -> Result<(), Halt> {
         let topics = &self.settings.definition.from.topics;
-        let facts = self.ports.observer.facts(topics)?;
+        let asked = self.now();
+        let facts = self.ports.observer.fresh_facts(topics)?;
         let ends = self.ports.observer.fresh_ends(topics)?;
-        self.topics_checked = self.now();
         let Some(broker) = self.broker() else {
             return Err(Halt::Retry("the broker's time is not known yet".into()));
         };
@@ -145,13 +143,17 @@ impl Worker {
                 held => held.as_ref(),
             };
             let lanes = match held {
-                Some(held) => self.resumed(held, &facts)?,
-                None => self.begun(&facts, &ends, broker)?,
+                Some(held) => self.resumed(held, &facts, asked)?,
+                None => self.begun(&facts, asked, &ends, broker)?,
             };
             info!(unit = %self.settings.unit, partitions = lanes.lanes.len(), resumed = self.committed.is_some(), "reading");
             self.lanes = Some(lanes);
         } else {
-            self.prove_topics(&facts)?;
+            let answer = |fact: TopicFacts| {
+                let (topic, facts) = (fact.topic.clone(), Ok(fact));
+                (topic, TopicAnswer { asked, facts })
+            };
+            self.prove_topics(&facts.into_iter().map(answer).collect())?;
         }
         let now = self.now();
         let lanes = self.lanes.as_mut().expect("made above");
@@ -165,8 +167,14 @@ impl Worker {
     }
 
     /// Makes the lanes of a version that has no checkpoint: every partition from 0, which is proved.
-    fn begun(&self, facts: &[TopicFacts], ends: &Ends, broker: Timestamp) -> Result<Lanes, Halt> {
-        let sources = self.sources(facts, None)?;
+    fn begun(
+        &self,
+        facts: &[TopicFacts],
+        asked: Monotonic,
+        ends: &Ends,
+        broker: Timestamp,
+    ) -> Result<Lanes, Halt> {
+        let sources = self.sources(facts, asked, None)?;
         let mut lanes = Vec::new();
         let mut bar = Bar::default();
         for (at, source) in sources.iter().enumerate() {
@@ -200,8 +208,13 @@ impl Worker {
     }
 
     /// Makes the lanes of a checkpoint.
-    fn resumed(&self, held: &Checkpoint, facts: &[TopicFacts]) -> Result<Lanes, Halt> {
-        let sources = self.sources(facts, Some(held))?;
+    fn resumed(
+        &self,
+        held: &Checkpoint,
+        facts: &[TopicFacts],
+        asked: Monotonic,
+    ) -> Result<Lanes, Halt> {
+        let sources = self.sources(facts, asked, Some(held))?;
         let mut lanes = Vec::new();
         for (at, source) in sources.iter().enumerate() {
             for partition in (0..source.partitions).map(Partition) {
@@ -229,24 +242,18 @@ impl Worker {
     fn sources(
         &self,
         facts: &[TopicFacts],
+        asked: Monotonic,
         held: Option<&Checkpoint>,
     ) -> Result<Vec<Source>, Halt> {
         let definition = &self.settings.definition;
         let mut sources = Vec::new();
         for fact in facts {
-            let compacts = compacts(definition, fact)?;
-            prove_order_is_provable(definition, fact)?;
-            let then = held.map(|held| held.topics.get(&fact.topic));
-            if let Some(then) = then {
-                let id = then.map(|then| &then.id);
-                if id != Some(&fact.id) && !is_planted(Defect::TopicIdIgnored) {
-                    return Err(made_anew(&fact.topic));
-                }
+            let then = held.and_then(|held| held.topics.get(&fact.topic));
+            if let Some(held) = held {
+                prove_identity(fact, then.map(|then| &then.id), &held.bar)?;
             }
-            if let Some(bars) = held.and_then(|held| held.bar.0.get(&fact.topic)) {
-                prove_growth(&fact.topic, bars, fact.partitions)?;
-            }
-            let proved = then.flatten().and_then(|then| then.partitioner);
+            let compacts = prove_settings(definition, fact)?;
+            let proved = then.and_then(|then| then.partitioner);
             let known = definition.from.partitioner.or(proved);
             let ordered =
                 definition.from.order == Order::Partition && definition.key.0 == RECORD_KEY;
@@ -256,27 +263,31 @@ impl Worker {
                 partitions: fact.partitions,
                 compacts,
                 tombstones: fact.tombstone_retention,
+                asked,
                 fitting: ordered.then(|| Fitting::new(known)),
             });
         }
         Ok(sources)
     }
 
-    /// Proves that the topics still are the ones that are read.
-    pub(super) fn prove_topics(&self, facts: &[TopicFacts]) -> Result<(), Halt> {
-        let Some(lanes) = &self.lanes else {
+    /// Proves that the topics still are the ones that are read, and judges their settings, which may
+    /// change under a unit, as an opening does. An answer from before the last proof proves nothing.
+    pub(super) fn prove_topics(&mut self, known: &Facts) -> Result<(), Halt> {
+        let Some(lanes) = &mut self.lanes else {
             return Ok(());
         };
-        for source in &lanes.sources {
-            let Some(fact) = facts.iter().find(|fact| fact.topic == source.topic) else {
+        for source in &mut lanes.sources {
+            let Some(answer) = known.get(&source.topic) else {
                 continue;
             };
-            if fact.id != source.id && !is_planted(Defect::TopicIdIgnored) {
-                return Err(made_anew(&source.topic));
+            if answer.asked <= source.asked {
+                continue;
             }
-            if let Some(bars) = lanes.bar.0.get(&source.topic) {
-                prove_growth(&source.topic, bars, fact.partitions)?;
-            }
+            let fact = answer.facts.clone()?;
+            prove_identity(&fact, Some(&source.id), &lanes.bar)?;
+            source.compacts = prove_settings(&self.settings.definition, &fact)?;
+            source.tombstones = fact.tombstone_retention;
+            source.asked = answer.asked;
         }
         Ok(())
     }
@@ -327,10 +338,17 @@ fn no_genesis(topic: &Topic, partition: Partition, start: Offset) -> Halt {
     ))
 }
 
-fn made_anew(topic: &Topic) -> Halt {
-    Halt::Damaged(format!(
-        "`{topic}` was made anew under the same name: rows of both may be stored"
-    ))
+/// Proves that a topic is the one that was read, with the partitions that it had.
+fn prove_identity(fact: &TopicFacts, id: Option<&TopicId>, bar: &Bar) -> Result<(), Halt> {
+    let topic = &fact.topic;
+    if id != Some(&fact.id) && !is_planted(Defect::TopicIdIgnored) {
+        return Err(Halt::Damaged(format!(
+            "`{topic}` was made anew under the same name: rows of both may be stored"
+        )));
+    }
+    bar.0
+        .get(topic)
+        .map_or(Ok(()), |bars| prove_growth(topic, bars, fact.partitions))
 }
 
 fn prove_growth(
@@ -348,6 +366,13 @@ fn prove_growth(
         ),
         "move the records to a topic of that many partitions, in order, and build a new version from it",
     )))
+}
+
+/// Proves that a view can be built exactly from a topic of these settings; says whether it is compacted.
+fn prove_settings(definition: &ViewDefinition, fact: &TopicFacts) -> Result<bool, Halt> {
+    let compacts = compacts(definition, fact)?;
+    prove_order_is_provable(definition, fact)?;
+    Ok(compacts)
 }
 
 fn compacts(definition: &ViewDefinition, fact: &TopicFacts) -> Result<bool, Halt> {

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use materializer_model::definition::{CleanupPolicy, Expression, Order, Partitioner};
-use materializer_model::memory::TopicSettings;
-use materializer_model::progress::Health;
+use materializer_model::definition::{CleanupPolicy, Expression, OnError, Order, Partitioner};
+use materializer_model::memory::{MemoryLog, TopicSettings};
+use materializer_model::progress::{Feed, Health};
 use materializer_model::{Offset, Partition, Topic};
 
 use crate::bench::{Bench, failed, rows};
@@ -148,6 +148,79 @@ fn a_view_whose_result_would_depend_on_compaction_or_on_chance_is_refused() {
         },
         "may stand in several partitions or topics",
     );
+}
+
+#[test]
+fn settings_that_change_under_a_running_unit_are_judged_as_opening_would_judge_them() {
+    let check = |key: &str, change: fn(&MemoryLog, &Topic), expected: Option<&str>| {
+        let mut bench = Bench::new(TopicSettings::kept(1));
+        bench.definition.key = Expression(key.into());
+        bench.produce(0, "a", Some("1"));
+        let mut worker = bench.worker(1);
+        bench.run(&mut worker, 3);
+        assert_eq!(worker.progress().health, Health::Ok);
+        change(&bench.log, &bench.topic);
+        bench.run(&mut worker, 11);
+        if let Some(expected) = expected {
+            let why = failed(&worker);
+            assert!(why.contains(expected), "{why}");
+            let mut next = bench.worker(2);
+            bench.run(&mut next, 3);
+            assert_eq!(failed(&next), why, "an opening says the same");
+        } else {
+            assert_eq!(worker.progress().health, Health::Ok);
+        }
+        assert_eq!(bench.stored().0, rows(&[("a", "1")]));
+    };
+    let compacts = |log: &MemoryLog, topic: &Topic| log.set_policy(topic, CleanupPolicy::Compact);
+    let refused = "is compacted and `key` is not `record.key`";
+    check("event.id", compacts, Some(refused));
+    check("record.key", compacts, None);
+}
+
+#[test]
+fn a_record_that_is_passed_over_takes_its_row_along_as_soon_as_the_topic_is_compacted() {
+    let mut bench = Bench::new(TopicSettings::kept(1));
+    bench.directive.on_error = OnError::Skip;
+    bench.produce(0, "a", Some("1"));
+    bench.produce(0, "b", Some("1"));
+    bench.produce(0, "a", Some("!"));
+    let mut worker = bench.worker(1);
+    bench.run(&mut worker, 3);
+    assert_eq!(bench.stored().0, rows(&[("a", "1"), ("b", "1")]));
+    bench.log.set_policy(&bench.topic, CleanupPolicy::Compact);
+    bench.run(&mut worker, 11);
+    bench.produce(0, "b", Some("!"));
+    bench.run(&mut worker, 3);
+    assert_eq!(bench.stored().0, rows(&[("a", "1")]));
+}
+
+#[test]
+fn a_shorter_life_of_tombstones_stops_a_running_unit_that_is_behind_and_no_other() {
+    let check = |paused: bool| {
+        let mut bench = Bench::new(TopicSettings::compacted(1));
+        bench.produce(0, "a", Some("1"));
+        let mut worker = bench.worker(1);
+        bench.run(&mut worker, 3);
+        if paused {
+            bench.directive.feed = Feed::Hold { why: "ada".into() };
+            bench.produce(0, "a", None);
+        }
+        for _ in 0..2 {
+            bench.clock.advance(HOUR);
+            bench.run(&mut worker, 3);
+        }
+        bench.log.set_tombstone_retention(&bench.topic, HOUR);
+        bench.run(&mut worker, 11);
+        if paused {
+            let why = failed(&worker);
+            assert!(why.starts_with("tombstones may be gone"), "{why}");
+        } else {
+            assert_eq!(worker.progress().health, Health::Ok);
+        }
+    };
+    check(true);
+    check(false);
 }
 
 #[test]

@@ -116,7 +116,7 @@ fn estimate(
     let clock: Arc<dyn Clock> = Arc::new(context.clock.clone());
     let observer = connect::observer(config, clock)?;
     let source = Source {
-        facts: observer.facts(topics)?,
+        facts: observer.fresh_facts(topics)?,
         ends: observer.fresh_ends(topics)?,
     };
     let kafka = connect::kafka(config)?;

@@ -255,7 +255,7 @@ fn compacted(
 ) -> anyhow::Result<BTreeSet<Topic>> {
     let from = &version.definition.from;
     let clock: Arc<dyn Clock> = Arc::new(context.clock.clone());
-    let facts = connect::observer(config, clock)?.facts(&from.topics)?;
+    let facts = connect::observer(config, clock)?.fresh_facts(&from.topics)?;
     let is_compacted = facts.into_iter().filter(|fact| {
         fact.policy
             .or(from.policy)

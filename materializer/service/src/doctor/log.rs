@@ -84,7 +84,7 @@ fn unreadable(error: &ControlError, config: &Config) -> Finding {
 /// Looks at a topic that views are derived from.
 pub(super) fn topic(observer: &dyn LogObserver, topic: &Topic) -> Vec<Finding> {
     let topics = std::slice::from_ref(topic);
-    let facts = observer.facts(topics).and_then(|facts| {
+    let facts = observer.fresh_facts(topics).and_then(|facts| {
         let ends = observer.fresh_ends(topics)?;
         Ok((facts, ends))
     });

@@ -4,4 +4,7 @@ mod crash;
 mod golden;
 mod installation;
 mod kafka;
+mod kafka_observer;
+mod kafka_scene;
 mod kafka_security;
+mod kafka_writing;
