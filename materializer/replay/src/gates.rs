@@ -8,6 +8,9 @@ use materializer_model::progress::{GateReading, Lag};
 
 /// Ends that are older are unknown.
 pub(crate) const ENDS_AGE_MAX: Duration = Duration::from_secs(10);
+/// A stable end that was seen below the high watermark for less is not worth a word: the requests for
+/// the two cross, and most transactions are short.
+const STABLE_STILL_MIN: Duration = Duration::from_secs(5);
 /// A stable end that stands still for this long below the high watermark fails its gate.
 const STABLE_STILL_MAX: Duration = Duration::from_secs(60);
 
@@ -41,7 +44,7 @@ pub(crate) fn evaluate(evidence: &Evidence, limits: &Gates) -> Vec<GateReading> 
     let records_max = limits.lag_records;
     let seconds_max = limits.lag_seconds;
     let dead_limit = evidence.dead_limit.unwrap_or(evidence.dead);
-    let still = evidence.held_back.filter(|span| *span >= STABLE_STILL_MAX);
+    let held_back = evidence.held_back.unwrap_or_default();
     vec![
         reading(
             "bar",
@@ -79,11 +82,15 @@ pub(crate) fn evaluate(evidence: &Evidence, limits: &Gates) -> Vec<GateReading> 
         ),
         reading(
             "stable_offset",
-            evidence.ends_age.is_some() && still.is_none(),
-            evidence.held_back.map_or_else(
-                || "moves".to_owned(),
-                |span| format!("held back for {} by an open transaction", seconds(span)),
-            ),
+            evidence.ends_age.is_some() && held_back < STABLE_STILL_MAX,
+            if held_back < STABLE_STILL_MIN {
+                "moves".to_owned()
+            } else {
+                format!(
+                    "held back for {} by an open transaction",
+                    seconds(held_back)
+                )
+            },
         ),
     ]
 }
@@ -216,6 +223,22 @@ mod tests {
             },
             &["stable_offset"],
         );
+    }
+
+    #[test]
+    fn a_stable_end_is_said_to_be_held_back_only_after_some_seconds() {
+        let check = |seconds, expected: &str| {
+            let evidence = Evidence {
+                held_back: Some(Duration::from_secs(seconds)),
+                ..well()
+            };
+            let readings = evaluate(&evidence, &limits());
+            let reading = readings.iter().find(|r| r.gate == "stable_offset");
+            assert_eq!(reading.map(|r| r.reading.as_str()), Some(expected));
+        };
+        check(0, "moves");
+        check(4, "moves");
+        check(5, "held back for 5.0 s by an open transaction");
     }
 
     #[test]

@@ -32,8 +32,8 @@ pub(crate) struct EndTrack {
     reached: Option<Monotonic>,
     /// What the observer said last.
     observed: Option<End>,
-    /// Since when the stable end stands where it stands.
-    stable_since: Monotonic,
+    /// Since when the stable end is seen where it is, below the high watermark.
+    held_since: Option<Monotonic>,
 }
 
 impl EndTrack {
@@ -42,9 +42,11 @@ impl EndTrack {
         if self.observed.is_some_and(|known| known.asked >= end.asked) {
             return;
         }
-        if self.observed.is_none_or(|known| known.stable != end.stable) {
-            self.stable_since = end.asked;
-        }
+        let same = self
+            .observed
+            .is_some_and(|known| known.stable == end.stable);
+        self.held_since =
+            (end.high > end.stable).then(|| self.held_since.filter(|_| same).unwrap_or(end.asked));
         self.observed = Some(*end);
         self.sample(end.stable, end.asked);
     }
@@ -115,11 +117,10 @@ impl EndTrack {
         self.observed.map(|end| end.start)
     }
 
-    /// Returns for how long the stable end has stood still below the high watermark.
-    pub(crate) fn held_back(&self, now: Monotonic) -> Option<Duration> {
-        self.observed
-            .filter(|end| end.high > end.stable)
-            .map(|_| now.since(self.stable_since))
+    /// Returns for how long the stable end was seen to stand still below the high watermark.
+    pub(crate) fn held_back(&self) -> Option<Duration> {
+        let (end, since) = self.observed.zip(self.held_since)?;
+        Some(end.asked.since(since))
     }
 
     /// Returns how long `committed` has been behind, and whether that is an estimate from the time
@@ -169,6 +170,29 @@ mod tests {
         track.pass(Offset(20));
         assert_eq!(behind(&track, 20, 9), Some((5, false)));
         assert_eq!(track.reached(Offset(20)), Some(at(3)));
+    }
+
+    #[test]
+    fn a_stable_end_is_held_back_only_while_it_is_seen_still_and_below_the_high_watermark() {
+        let mut track = EndTrack::default();
+        for (asked, stable, high, expected) in [
+            (1, 10, 10, None),
+            (60, 10, 12, Some(0)),
+            (62, 10, 13, Some(2)),
+            (63, 11, 13, Some(0)),
+            (70, 11, 14, Some(7)),
+            (71, 14, 14, None),
+            (72, 14, 15, Some(0)),
+        ] {
+            track.observe(&End {
+                start: Offset(0),
+                stable: Offset(stable),
+                high: Offset(high),
+                asked: at(asked),
+            });
+            let held = track.held_back().map(|span| span.as_secs());
+            assert_eq!(held, expected, "at {asked}");
+        }
     }
 
     #[test]

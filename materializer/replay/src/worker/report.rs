@@ -65,7 +65,7 @@ impl Worker {
             failed: self.counts.failed + u64::from(stopped),
             dead: self.counts.dead,
             dead_limit,
-            held_back: lanes.filter_map(|lane| lane.ends.held_back(now)).max(),
+            held_back: lanes.filter_map(|lane| lane.ends.held_back()).max(),
         };
         let gates = gates::evaluate(&evidence, &directive.gates);
         let is_well = matches!(self.state, State::Open) && self.rewind.is_none();
