@@ -24,6 +24,7 @@ mod rounds;
 mod routes;
 mod rows;
 mod search;
+mod servable;
 mod server;
 mod status;
 #[cfg(test)]

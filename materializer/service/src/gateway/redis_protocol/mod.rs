@@ -4,8 +4,11 @@
 //! answered and written in order, part by part. So one version answers each command, on one connection
 //! the alias never goes back, and a client that does not read is not read for.
 
-mod codec;
+mod assemble;
 mod commands;
+mod decode;
+mod plan;
+mod reply;
 mod session;
 
 use std::collections::VecDeque;
@@ -20,8 +23,9 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use self::codec::{Decoder, Protocol, Reply};
-use self::commands::{Plan, plan};
+use self::decode::Decoder;
+use self::plan::{Plan, plan};
+use self::reply::{Protocol, Reply};
 use self::session::Session;
 use super::ReadError;
 use super::rounds::Held;

@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use super::super::routes::Routes;
-use super::codec::{Protocol, Reply};
-use super::commands::{COMMANDS, Name};
+use super::commands::{COMMANDS, Command, Name};
+use super::reply::{Protocol, Reply};
 
 /// The release of Redis whose protocol and errors the gateway follows.
 const REDIS_VERSION: &str = "7.0.0";
@@ -131,7 +131,7 @@ pub(super) fn describe(arguments: &[Vec<u8>]) -> Reply {
     }
 }
 
-fn description(command: &super::commands::Command) -> Reply {
+fn description(command: &Command) -> Reply {
     let flag = match command.name {
         Name::Read(_) => "readonly",
         Name::Auth
