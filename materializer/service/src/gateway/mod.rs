@@ -18,6 +18,7 @@ mod documents;
 pub(crate) mod fixtures;
 mod http;
 mod internal;
+mod listener;
 mod probes;
 mod redis_protocol;
 mod rounds;
@@ -65,8 +66,10 @@ pub struct Limits {
     pub queue_requests: usize,
     /// How many threads ask copies; as many again answer what other processes ask of ours.
     pub copy_threads: usize,
-    /// How long a request may take, waiting included.
+    /// How long a request may take, waiting included; also how long a Redis command may take to arrive.
     pub answer_time: Duration,
+    /// How long an HTTP connection may go without an answer before it is closed.
+    pub idle_time: Duration,
     /// How long a request waits for the alias epoch that it asks for.
     pub epoch_wait: Duration,
     /// How long requests that are under way may go on after the stop.
@@ -88,6 +91,8 @@ impl Default for Limits {
             queue_requests: 1024,
             copy_threads: 8,
             answer_time: Duration::from_secs(10),
+            // More than the minute for which load balancers keep connections.
+            idle_time: Duration::from_secs(75),
             epoch_wait: Duration::from_millis(500),
             drain_time: Duration::from_secs(10),
         }

@@ -4,31 +4,30 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdTcpListener};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::thread::{self, JoinHandle};
 
 use anyhow::Context as _;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::serve::Listener;
 use materializer_migrations::status::Status;
 use materializer_model::{CatalogId, Clock};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::copies::{Copies, LocalCopies};
+use super::http::FaultBody;
+use super::listener::BoundedListener;
 use super::rounds::RowReader;
 use super::routes::RoutesReceiver;
 use super::rows::Rows;
 use super::{Limits, ReadError};
 use super::{documents, internal, probes, redis_protocol, search, status};
-use crate::metrics::{ConnectionGuard, Metrics, Op, Outcome, Port, ScrapeSource};
+use crate::metrics::{Metrics, Op, Outcome, ScrapeSource};
 
 /// Where a process answers.
 #[derive(Clone, Copy, Debug)]
@@ -250,11 +249,8 @@ async fn serve_http(
     shared: &Arc<Shared>,
     mut stop: Stop,
 ) -> io::Result<()> {
-    let listener = BoundedListener {
-        listener: TcpListener::from_std(listener)?,
-        permits: Arc::new(Semaphore::new(shared.limits.connections)),
-        metrics: Arc::clone(&shared.metrics),
-    };
+    let listener = TcpListener::from_std(listener)?;
+    let listener = BoundedListener::new(listener, &shared.limits, &shared.metrics);
     let mut router = Router::new()
         .merge(internal::router())
         .merge(probes::router())
@@ -263,6 +259,8 @@ async fn serve_http(
         router = router.merge(documents::router()).merge(search::router());
     }
     let router = router
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(no_such_method)
         .layer(DefaultBodyLimit::max(shared.limits.request_bytes))
         .layer(axum::middleware::from_fn_with_state(
             Arc::clone(shared),
@@ -285,6 +283,15 @@ async fn serve_redis(
     Ok(())
 }
 
+async fn no_such_path() -> Response {
+    ReadError::NotFound("there is no such path".into()).into_response()
+}
+
+async fn no_such_method() -> Response {
+    let why = "the gateway is read-only: GET, and POST of searches".to_owned();
+    FaultBody::response(StatusCode::METHOD_NOT_ALLOWED, "invalid", why)
+}
+
 /// Bounds a whole request in time: also one whose body does not arrive.
 async fn bounded(
     axum::extract::State(shared): axum::extract::State<Arc<Shared>>,
@@ -298,70 +305,5 @@ async fn bounded(
             let why = format!("the request was not answered within {most:?}");
             ReadError::Unavailable(why).into_response()
         }
-    }
-}
-
-/// Accepts so many connections at once and no more; others wait in the system's queue.
-struct BoundedListener {
-    listener: TcpListener,
-    permits: Arc<Semaphore>,
-    metrics: Arc<Metrics>,
-}
-
-impl Listener for BoundedListener {
-    type Io = BoundedStream;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (BoundedStream, SocketAddr) {
-        let permits = Arc::clone(&self.permits);
-        let permit = permits.acquire_owned().await.expect("never closed");
-        let (stream, peer) = Listener::accept(&mut self.listener).await;
-        // Without it small answers wait for the client's acknowledgements; they are right all the same.
-        stream.set_nodelay(true).ok();
-        let stream = BoundedStream {
-            stream,
-            _permit: permit,
-            _open: self.metrics.gateway.connected(Port::Http),
-        };
-        (stream, peer)
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-}
-
-/// A connection that gives its place back when it closes.
-struct BoundedStream {
-    stream: TcpStream,
-    _permit: OwnedSemaphorePermit,
-    _open: ConnectionGuard,
-}
-
-impl AsyncRead for BoundedStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for BoundedStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }

@@ -80,6 +80,11 @@ impl Decoder {
         self.buffer.extend_from_slice(bytes);
     }
 
+    /// Says whether no request has begun to arrive.
+    pub(super) fn is_idle(&self) -> bool {
+        self.open.is_none() && self.at == self.buffer.len()
+    }
+
     /// Returns the next complete request, `None` if more bytes are needed.
     ///
     /// # Errors

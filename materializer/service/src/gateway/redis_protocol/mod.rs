@@ -21,7 +21,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use self::decode::Decoder;
 use self::plan::{Plan, plan};
@@ -75,11 +75,13 @@ async fn converse(
     stream.set_nodelay(true)?;
     let mut decoder = Decoder::new(shared.limits);
     let mut arrived = vec![0; 16 * 1024];
+    let mut begun = shared.clock.monotonic();
     loop {
         let (mut plans, next) = plan_arrived(&mut decoder, &mut session, shared);
         while !plans.is_empty() {
             let (replies, _held) = answer_some(&mut plans, shared).await;
             timeout(shared.limits.answer_time, stream.write_all(&replies)).await??;
+            begun = shared.clock.monotonic();
         }
         match next {
             Next::Close => return Ok(()),
@@ -87,12 +89,20 @@ async fn converse(
             Next::Plan => continue,
             Next::Read => {}
         }
+        // Idle clients stay, as with Redis; one whose command does not arrive whole would be kept for ever.
+        let is_idle = decoder.is_idle();
+        let waited = shared.clock.monotonic().since(begun);
+        let left = shared.limits.answer_time.saturating_sub(waited);
         let read = tokio::select! {
             read = stream.read(&mut arrived) => read?,
+            () = sleep(left), if !is_idle => return Ok(()),
             () = stop.told() => return Ok(()),
         };
         if read == 0 {
             return Ok(());
+        }
+        if is_idle {
+            begun = shared.clock.monotonic();
         }
         decoder.feed(&arrived[..read]);
     }

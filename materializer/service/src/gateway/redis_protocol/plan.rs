@@ -225,6 +225,9 @@ mod tests {
         check("CLIENT ID", ":5\r\n");
         check("CLIENT SETINFO LIB-NAME redis-py", "+OK\r\n");
         check("CLIENT KILL 5", "-ERR");
+        let long = "x".repeat(257);
+        check(&format!("CLIENT SETNAME {long}"), "-ERR the name is longer");
+        check(&format!("HELLO 2 SETNAME {long}"), "-ERR");
         check("COMMAND COUNT", ":15\r\n");
         check("COMMAND", "*15\r\n*6\r\n$4\r\nauth\r\n:-2\r\n");
         check("COMMAND DOCS", "*0\r\n");

@@ -9,6 +9,9 @@ use super::reply::{Protocol, Reply};
 /// The release of Redis whose protocol and errors the gateway follows.
 const REDIS_VERSION: &str = "7.0.0";
 
+/// The longest name of a connection: it is kept for as long as the connection.
+const NAME_BYTES_MAX: usize = 256;
+
 /// What the gateway knows of a connection.
 #[derive(Debug)]
 pub(super) struct Session {
@@ -41,6 +44,9 @@ impl Session {
             (b"id", []) => Reply::Integer(self.id),
             (b"getname", []) if self.name.is_empty() => Reply::Nil,
             (b"getname", []) => Reply::Bulk(self.name.clone()),
+            (b"setname", [name]) if name.len() > NAME_BYTES_MAX => Reply::Error(format!(
+                "ERR the name is longer than {NAME_BYTES_MAX} bytes"
+            )),
             (b"setname", [name]) => {
                 self.name.clone_from(name);
                 Reply::Simple("OK")
@@ -69,7 +75,9 @@ impl Session {
             options = match options {
                 [] => break,
                 [word, _user, _password, rest @ ..] if word.eq_ignore_ascii_case(b"auth") => rest,
-                [word, called, rest @ ..] if word.eq_ignore_ascii_case(b"setname") => {
+                [word, called, rest @ ..]
+                    if word.eq_ignore_ascii_case(b"setname") && called.len() <= NAME_BYTES_MAX =>
+                {
                     name = Some(called);
                     rest
                 }

@@ -1,5 +1,6 @@
 //! The gateway as its clients see it, over real sockets, with rows and copies in memory behind it.
 
+mod bounds;
 mod http;
 mod redis;
 mod swap;

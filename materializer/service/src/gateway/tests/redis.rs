@@ -225,6 +225,36 @@ fn who_breaks_the_protocol_is_told_and_closed() {
 }
 
 #[test]
+fn any_bytes_may_be_a_key() {
+    let bed = Bed::start(Limits::default()).with_rows();
+    let mut stream = raw(&bed);
+    let mut ask = |key: &str, expected: &str| {
+        let get = format!("*2\r\n$3\r\nGET\r\n${}\r\n{key}\r\n", key.len());
+        check(&mut stream, &get, expected);
+    };
+    ask("", "-ERR no live view has keys like ``\r\n");
+    ask("product:", "$-1\r\n");
+    ask("product:\0\r\n*1\r\n\u{7f}", "$-1\r\n");
+    ask(&format!("product:{}", "k".repeat(70_000)), "$-1\r\n");
+    ask("product:42", "$16\r\n{\"title\":\"shoe\"}\r\n");
+}
+
+#[test]
+fn a_command_that_does_not_arrive_whole_ends_its_connection_and_an_idle_one_stays() {
+    let bed = Bed::start(Limits {
+        answer_time: Duration::from_millis(200),
+        ..Limits::default()
+    });
+    let mut idle = raw(&bed);
+    check(&mut idle, "PING\r\n", "+PONG\r\n");
+    let mut slow = raw(&bed);
+    check(&mut slow, "PING\r\n*2\r\n$3\r\nGE", "+PONG\r\n");
+    assert_eq!(slow.read(&mut [0]).unwrap(), 0, "the end");
+    check(&mut idle, "PI", "");
+    check(&mut idle, "NG\r\n", "+PONG\r\n");
+}
+
+#[test]
 fn connections_are_limited() {
     let limits = Limits {
         connections: 1,
