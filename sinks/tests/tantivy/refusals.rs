@@ -81,6 +81,12 @@ fn what_cannot_be_answered_is_refused_with_the_place() {
             "highlight.fields",
             "`text`",
         ),
+        (
+            json!({"highlight": {"fields": ["title", "title"]}}),
+            "highlight.fields",
+            "twice",
+        ),
+        (json!({"q": "title:/.*(a|b)*/"}), "q", "Regex"),
     ] {
         let text: String = request.to_string().chars().take(80).collect();
         let answer = shop.ask(request);
@@ -88,6 +94,21 @@ fn what_cannot_be_answered_is_refused_with_the_place() {
     }
     let unknown = serde_json::from_value::<SearchRequest>(json!({"query": "x"}));
     assert!(unknown.is_err(), "unknown keys are refused");
+    // Whatever is found of them, nothing falls over.
+    for odd in [
+        "-".repeat(4000),
+        "NOT ".repeat(1000),
+        "a".to_owned() + &"^2".repeat(2000),
+        "+-".repeat(2000) + "a",
+        "title:".repeat(600),
+        "[".repeat(4000),
+        "\"".repeat(4000) + "~",
+        "a OR ".repeat(800) + "b",
+    ] {
+        for lenient in [false, true] {
+            shop.ask(json!({"q": odd, "lenient": lenient})).ok();
+        }
+    }
     let lenient = shop.answer(json!({"q": "blue nosuch:x title:", "lenient": true}));
     assert!(
         lenient.total > 0 && !lenient.warnings.is_empty(),
@@ -119,6 +140,22 @@ fn a_search_ends_at_its_deadline_and_at_its_bytes() {
     };
     let late = shop.sink.copy().search(&SearchRequest::default(), &limits);
     assert!(matches!(late, Err(SearchError::Timeout(_))), "{late:?}");
+    let sized = |size| {
+        let limits = SearchLimits {
+            time: Duration::from_secs(30),
+            ..SearchLimits::new(Arc::new(Hurried(Mutex::new(0))))
+        };
+        let request = SearchRequest {
+            size: Some(size),
+            ..SearchRequest::default()
+        };
+        shop.sink.copy().search(&request, &limits).map(|_| ())
+    };
+    assert_eq!(sized(1), Ok(()));
+    assert!(
+        matches!(sized(60), Err(SearchError::Timeout(_))),
+        "its rows count too"
+    );
     let limits = SearchLimits {
         answer_bytes: 300,
         ..SearchLimits::new(Arc::new(ManualClock::new(Timestamp(0))))

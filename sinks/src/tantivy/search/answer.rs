@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use tantivy::query::{BooleanQuery, Occur};
 use tantivy::{Score, TantivyError};
 
-use materializer_model::VersionId;
+use materializer_model::{Monotonic, VersionId};
 
 use super::highlight::Marker;
 use super::top::{After, Bounded, Kept, Key, Rank, TopRows};
@@ -62,6 +62,7 @@ impl IndexCopy {
 
         let by_score = keys.iter().any(|key| matches!(key, Key::Score(_)));
         let late = Arc::new(AtomicBool::new(false));
+        let end = limits.clock.monotonic().plus(limits.time);
         let rows = TopRows {
             keys,
             after: page.after,
@@ -73,7 +74,7 @@ impl IndexCopy {
                 facets::collector(&self.schema, searcher, request, limits)?,
             ),
             clock: Arc::clone(&limits.clock),
-            end: limits.clock.monotonic().plus(limits.time),
+            end,
             late: Arc::clone(&late),
         };
         let ((total, rows), counted) = searcher
@@ -97,7 +98,7 @@ impl IndexCopy {
         let marker = Marker::new(&self.schema, searcher, &*parsed.query, request)?;
         Ok(SearchResponse {
             total,
-            hits: hits(&served, &rows, by_score, &marker, limits)?,
+            hits: hits(&served, &rows, by_score, &marker, limits, end)?,
             cursor,
             facets,
             aggs,
@@ -209,10 +210,15 @@ fn hits(
     by_score: bool,
     marker: &Marker,
     limits: &SearchLimits,
+    end: Monotonic,
 ) -> Result<Vec<Hit>, SearchError> {
     let mut hits = Vec::with_capacity(rows.len());
     let mut bytes: usize = 0;
     for (kept, score) in rows {
+        // To mark the words of long rows takes its time.
+        if limits.clock.monotonic() >= end {
+            return Err(SearchError::Timeout(limits.time));
+        }
         let loaded = served.load(kept.at).map_err(SearchError::failed)?;
         bytes += loaded.row.0.len();
         if bytes > limits.answer_bytes {

@@ -33,7 +33,7 @@ impl Marker {
             let why = format!("from 1 to {CHARS_MAX}");
             return Err(SearchError::bad("highlight.max_chars", why));
         }
-        let mut fields = Vec::new();
+        let mut fields: Vec<(String, SnippetGenerator)> = Vec::new();
         for name in &wish.fields {
             let bad = |why: String| Err(SearchError::bad("highlight.fields", why));
             let Some((field, "")) = schema.find(name) else {
@@ -41,6 +41,9 @@ impl Marker {
             };
             if field.index.kind != FieldType::Text || !field.index.stored {
                 return bad(format!("`{name}` is not a `text` field that is `stored`"));
+            }
+            if fields.iter().any(|(known, _)| known == name) {
+                return bad(format!("`{name}` is named twice"));
             }
             let mut generator = SnippetGenerator::create(searcher, query, field.field)
                 .map_err(SearchError::failed)?;
