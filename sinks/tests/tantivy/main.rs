@@ -4,6 +4,7 @@ mod disk;
 mod kill;
 mod order;
 mod place;
+mod readers;
 mod refusals;
 mod search;
 mod shop;

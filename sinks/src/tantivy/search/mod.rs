@@ -54,7 +54,7 @@ pub struct SearchRequest {
     pub aggs: Option<Value>,
 }
 
-/// One key of an order: `{"field": "price", "order": "desc"}`, or as text `price:desc`.
+/// One key of an order: `{"field": "price", "order": "desc"}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SortKey {
