@@ -320,6 +320,7 @@ pub(crate) fn started(plan: &Plan, verb: &Verb) -> Option<Started> {
             fingerprint,
             because,
             replace: _,
+            rebuild: _,
         },
     ) = (plan, verb)
     else {

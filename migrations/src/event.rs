@@ -123,6 +123,10 @@ pub enum Verb {
         because: Vec<String>,
         /// Whether another candidate is aborted for it.
         replace: bool,
+        /// Whether it is built anew although a version is this definition already: a version whose
+        /// sink lost data is never mended, only built once more.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        rebuild: bool,
     },
     /// The alias shall name this version.
     Promote {

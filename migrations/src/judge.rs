@@ -43,7 +43,11 @@ pub fn plan(catalog: &Catalog, verb: &Verb) -> Result<Plan, Refusal> {
             fingerprint,
             because,
             replace,
-        } => apply(catalog, definition, fingerprint, because, *replace),
+            rebuild,
+        } => {
+            let same = (!rebuild).then_some(fingerprint);
+            apply(catalog, definition, same, because, *replace)
+        }
         Verb::Promote { version, .. } => promote(catalog, version),
         Verb::Rollback { view, .. } => rollback(known_view(catalog, view)?, view),
         Verb::Pause { version } => pause(known_version(catalog, version)?),
@@ -90,17 +94,18 @@ fn known_version<'a>(catalog: &'a Catalog, id: &VersionId) -> Result<&'a Version
     })
 }
 
+/// `same` is the fingerprint of the versions that will do; `None` where none that exists will.
 fn apply(
     catalog: &Catalog,
     definition: &ViewDefinition,
-    fingerprint: &Fingerprint,
+    same: Option<&Fingerprint>,
     because: &[String],
     replace: bool,
 ) -> Result<Plan, Refusal> {
     let name = &definition.view;
     let empty = View::default();
     let view = catalog.view(name).unwrap_or(&empty);
-    let same = |version: &&Version| version.fingerprint == *fingerprint;
+    let same = |version: &&Version| Some(&version.fingerprint) == same;
     if let Some(live) = view.live().filter(same) {
         return in_place(live, definition, because);
     }
@@ -123,7 +128,7 @@ fn apply(
     let replaces = view.candidate().map(|candidate| candidate.id.number);
     if let Some(other) = replaces.filter(|_| !replace) {
         return refuse(
-            format!("`{name}@{other}` is being built from another definition"),
+            format!("`{name}@{other}` is being built"),
             format!("add `--replace` to abort `{name}@{other}`"),
         );
     }

@@ -127,7 +127,7 @@ fn health_status(health: &Health) -> HealthStatus {
             None,
         ),
         Health::Damaged { why } => {
-            let hint = "build the version anew, or roll back to a healthy standby";
+            let hint = "`materializer apply FILE --rebuild` builds a new version; roll back to a standby that is well";
             (Some(why.clone()), Some(hint.to_owned()))
         }
         Health::Failed { why, at, hint } => {
@@ -249,7 +249,7 @@ fn waits_for(
             .or_else(|| failing_gate(gates)),
         Role::Live => said(),
         Role::Standby => Some(soak_left(alias?)),
-        Role::Draining => Some("the last reader is to be gone".to_owned()),
+        Role::Draining => Some("until no reader uses it".to_owned()),
         Role::Retiring => Some("what it stored is being deleted".to_owned()),
         Role::Retired => None,
     }
@@ -278,7 +278,7 @@ fn soak_left(alias: &AliasStatus) -> String {
     match (&alias.soak_interrupted, alias.soak_left_ms) {
         (Some(why), _) => format!("soak interrupted: {why}"),
         (None, Some(left)) => format!("soak ends in {}", rough(Duration::from_millis(left))),
-        (None, None) => format!("every gateway is to serve {}", alias.version),
+        (None, None) => format!("until every gateway serves {}", alias.version),
     }
 }
 

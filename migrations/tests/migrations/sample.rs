@@ -107,6 +107,7 @@ pub(crate) fn apply(definition: ViewDefinition) -> Verb {
         definition: Box::new(definition),
         because: vec!["`document.title` changed".into()],
         replace: false,
+        rebuild: false,
     }
 }
 

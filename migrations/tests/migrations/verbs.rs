@@ -11,7 +11,9 @@ use materializer_model::progress::{Feed, Health};
 use materializer_model::{Offset, Origin, Partition, Topic, ViewDefinition, WorkerId};
 
 use crate::coordinator::two_versions;
-use crate::sample::{apply, checkpoint, definition, promote, rollback, tantivy, version, view};
+use crate::sample::{
+    apply, checkpoint, definition, fingerprint, promote, rollback, tantivy, version, view,
+};
 use crate::world::{Said, World};
 
 fn failing(outcome: &Outcome) -> Vec<&str> {
@@ -209,11 +211,7 @@ fn apply_follows_the_fingerprint() {
         definition("b"),
         "nothing to do: `products@v2` is building",
     );
-    check(
-        &world,
-        definition("c"),
-        "`products@v2` is being built from another definition",
-    );
+    check(&world, definition("c"), "`products@v2` is being built");
     let mut patient = definition("a");
     patient.soak = Duration::from_secs(60);
     check(&world, patient.clone(), "1 change products@v1 in place");
@@ -241,19 +239,37 @@ fn apply_follows_the_fingerprint() {
         fingerprint,
         because,
         replace: true,
+        rebuild: false,
     };
     assert_eq!(world.ask(replace), Outcome::Done);
     assert_eq!(world.role(3), Some(Role::Building));
     world.until("v2 is retired", |w| w.role(2) == Some(Role::Retired));
-    check(
-        &world,
-        definition("b"),
-        "is being built from another definition",
-    );
+    check(&world, definition("b"), "is being built");
 
     assert_eq!(world.ask(promote(3)), Outcome::Done);
     check(&world, patient, "1 check that v1 is fresh");
     check(&world, definition("b"), "1 build v4 from genesis");
+}
+
+/// What lost its data is never mended in place: the same definition is built once more beside it.
+#[test]
+fn a_version_is_built_anew_only_if_that_is_asked_for() {
+    let mut world = two_versions();
+    let once_more = |replace| {
+        let definition = definition("a");
+        Verb::Apply {
+            fingerprint: fingerprint(&definition),
+            definition: Box::new(definition),
+            because: Vec::new(),
+            replace,
+            rebuild: true,
+        }
+    };
+    let refused = world.client.plan(&once_more(false)).expect_err("beside v2");
+    assert_eq!(refused.to_string(), "`products@v2` is being built");
+    assert_eq!(world.ask(once_more(true)), Outcome::Done);
+    assert_eq!(world.role(1), Some(Role::Live));
+    assert_eq!(world.role(3), Some(Role::Building));
 }
 
 #[test]

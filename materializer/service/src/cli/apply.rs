@@ -18,9 +18,8 @@ pub(super) struct Args {
     /// The files of the definitions.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Abort another candidate that is being built.
-    #[arg(long)]
-    replace: bool,
+    #[command(flatten)]
+    how: How,
     /// Start a new version without asking a coordinator. For a worker that runs alone.
     #[arg(long)]
     without_coordinator: bool,
@@ -28,18 +27,36 @@ pub(super) struct Args {
     common: Common,
 }
 
+/// What else an apply may do than what the definition alone asks for.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(super) struct How {
+    /// Abort another candidate that is being built.
+    #[arg(long)]
+    replace: bool,
+    /// Build a new version even if one is this definition already: the way out when a sink lost data.
+    #[arg(long)]
+    rebuild: bool,
+}
+
 /// Returns the verb that applies a definition.
-pub(super) fn verb(client: &CatalogClient, defined: &Defined, replace: bool) -> Verb {
+pub(super) fn verb(client: &CatalogClient, defined: &Defined, how: How) -> Verb {
+    Verb::Apply {
+        definition: Box::new(defined.definition.clone()),
+        fingerprint: defined.fingerprint.clone(),
+        because: because(client, defined, how),
+        replace: how.replace,
+        rebuild: how.rebuild,
+    }
+}
+
+/// Says why a definition needs another version than there are; nothing for a view's first one.
+pub(super) fn because(client: &CatalogClient, defined: &Defined, how: How) -> Vec<String> {
     let difference = difference(client.state().catalog(), defined);
     let reasons = difference
         .iter()
         .flat_map(|difference| difference.reasons());
-    Verb::Apply {
-        definition: Box::new(defined.definition.clone()),
-        fingerprint: defined.fingerprint.clone(),
-        because: reasons.map(ToString::to_string).collect(),
-        replace,
-    }
+    let asked = how.rebuild.then(|| "`--rebuild` asks for it".to_owned());
+    reasons.map(ToString::to_string).chain(asked).collect()
 }
 
 #[derive(Serialize)]
@@ -58,7 +75,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let all = read(context, &args.files)?;
     let mut client = context.catalog(&context.config()?)?;
     for defined in &all {
-        let verb = verb(&client, defined, args.replace);
+        let verb = verb(&client, defined, args.how);
         let plan = client.plan(&verb).map_err(explain)?;
         let done = if args.without_coordinator && !args.common.dry_run {
             start(context, &mut client, &verb, &plan, &args.common.reason)?

@@ -12,9 +12,9 @@ use materializer_sinks::redis::probe;
 use materializer_view::compile;
 use serde::Serialize;
 
-use super::apply::verb;
+use super::apply::{How, because, verb};
 use super::context::{Context, explain};
-use super::definitions::{Defined, difference, read};
+use super::definitions::{Defined, read};
 use crate::config::Config;
 use crate::connect;
 use crate::doctor::space_free;
@@ -29,9 +29,8 @@ pub(super) struct Args {
     /// How many records of each partition the estimate is made from.
     #[arg(long, default_value_t = 1_000)]
     sample: u64,
-    /// As if another candidate were aborted.
-    #[arg(long)]
-    replace: bool,
+    #[command(flatten)]
+    how: How,
 }
 
 #[derive(Serialize)]
@@ -69,7 +68,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     for defined in &all {
         let catalog = client.state().catalog();
         let plan = client
-            .plan(&verb(&client, defined, args.replace))
+            .plan(&verb(&client, defined, args.how))
             .map_err(explain)?;
         let starts = matches!(plan, Plan::Start { .. });
         let estimate = starts
@@ -80,7 +79,10 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         context.output.show(&Planned {
             view,
             plan: &plan,
-            because: because(catalog.view(view).is_none(), &client, defined),
+            because: reasons(
+                catalog.view(view).is_none(),
+                &because(&client, defined, args.how),
+            ),
             live: live.map(|live| live.id.number.to_string()),
             estimate,
         })?;
@@ -88,16 +90,10 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-fn because(first: bool, client: &CatalogClient, defined: &Defined) -> String {
+fn reasons(first: bool, reasons: &[String]) -> String {
     if first {
         return "because there is none yet".to_owned();
     }
-    let difference = difference(client.state().catalog(), defined);
-    let reasons: Vec<String> = difference
-        .iter()
-        .flat_map(|difference| difference.reasons())
-        .map(ToString::to_string)
-        .collect();
     if reasons.is_empty() {
         return "because no version of it is left".to_owned();
     }

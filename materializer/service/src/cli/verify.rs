@@ -174,7 +174,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     }
     Err(Failure::refused(
         format!("`{}` is not what it should be", args.version),
-        "rows are never repaired in place: build the version anew (`apply`), or go back (`rollback`)",
+        "rows are never repaired in place: build the version anew (`apply FILE --rebuild`), or go back (`rollback`)",
     ))
 }
 

@@ -119,6 +119,7 @@ impl Operator {
             fingerprint: fingerprint(definition),
             because: because.clone(),
             replace: false,
+            rebuild: false,
         })?;
         Ok(because)
     }

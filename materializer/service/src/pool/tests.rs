@@ -156,6 +156,7 @@ impl Place {
             fingerprint: Fingerprint("f".into()),
             because: Vec::new(),
             replace: false,
+            rebuild: false,
         };
         client.start(&verb, "").expect("a version");
         place

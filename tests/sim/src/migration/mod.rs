@@ -160,7 +160,10 @@ fn ask(stage: &Stage, verb: Verb) -> Result<(), String> {
 
 /// From whatever state there is: a new version becomes live, the old ones go, and then all of it.
 fn find_a_way_out(stage: &Stage) -> Result<(), String> {
-    ask(stage, apply(LAST_EDITION, SOAK, Promotion::Auto, true))?;
+    ask(
+        stage,
+        apply(LAST_EDITION, SOAK, Promotion::Auto, true, false),
+    )?;
     let is_last = |world: &World| {
         let view = world.witness.catalog().view(&view());
         let live = view.and_then(|view| view.live());

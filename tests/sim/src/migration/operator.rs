@@ -56,9 +56,9 @@ impl Operator {
         } else {
             Promotion::Manual
         };
-        let replace = shared.chance(300);
+        let (replace, rebuild) = (shared.chance(300), shared.chance(100));
         match shared.below(100) {
-            0..18 => apply(shared.below(5), soak, promotion, replace),
+            0..18 => apply(shared.below(5), soak, promotion, replace, rebuild),
             18..55 => Verb::Promote {
                 version: candidate.map_or(some, |candidate| candidate.id.clone()),
                 waive: self.waived(),

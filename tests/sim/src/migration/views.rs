@@ -25,7 +25,13 @@ pub(super) fn edition(definition: &ViewDefinition) -> &str {
 }
 
 /// Returns the verb that asks for an edition of the view.
-pub(super) fn apply(edition: u64, soak: Duration, promotion: Promotion, replace: bool) -> Verb {
+pub(super) fn apply(
+    edition: u64,
+    soak: Duration,
+    promotion: Promotion,
+    replace: bool,
+    rebuild: bool,
+) -> Verb {
     let mut definition = servers::definition(view(), &Topic::new("t"), OnError::Skip);
     definition.document = vec![Field {
         name: "edition".into(),
@@ -41,5 +47,6 @@ pub(super) fn apply(edition: u64, soak: Duration, promotion: Promotion, replace:
         definition: Box::new(definition),
         because: vec!["`edition` changed".into()],
         replace,
+        rebuild,
     }
 }
