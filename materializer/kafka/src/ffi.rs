@@ -305,6 +305,8 @@ pub(crate) struct ListedOffset {
     pub(crate) topic: String,
     pub(crate) partition: i32,
     pub(crate) offset: Result<i64, RDKafkaErrorCode>,
+    /// Of the leader that answered.
+    pub(crate) epoch: Option<i32>,
 }
 
 /// One topic's answer.
@@ -403,6 +405,8 @@ pub(crate) fn list_offsets(
         // SAFETY: as above.
         let entry = unsafe { &*sys::rd_kafka_ListOffsetsResultInfo_topic_partition(*info) };
         let code: RDKafkaErrorCode = entry.err.into();
+        // SAFETY: as above.
+        let epoch = unsafe { sys::rd_kafka_topic_partition_get_leader_epoch(entry) };
         ListedOffset {
             topic: text(entry.topic).to_owned(),
             partition: entry.partition,
@@ -411,6 +415,7 @@ pub(crate) fn list_offsets(
             } else {
                 Err(code)
             },
+            epoch: (epoch >= 0).then_some(epoch),
         }
     });
     Ok(listed.collect())

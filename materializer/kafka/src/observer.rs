@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use materializer_model::ports::{Facts, LogError, LogObserver, TopicAnswer, TopicFacts};
-use materializer_model::{Clock, End, Ends, Monotonic, Offset, Partition, Topic};
+use materializer_model::{Clock, End, Ends, LeaderEpoch, Monotonic, Offset, Partition, Topic};
 use rdkafka::client::Client;
 
 use crate::admin::Admin;
@@ -279,7 +279,7 @@ fn list_ends(
             Err(error) => fault = Some(error.to_string()),
         }
     }
-    let mut list = |which| -> Result<BTreeMap<(String, i32), Offset>, LogError> {
+    let mut list = |which| -> Result<BTreeMap<_, (Offset, Option<LeaderEpoch>)>, LogError> {
         let listed = ffi::list_offsets(client, partitions.iter().cloned(), which, REQUEST)
             .map_err(|error| kafka_error(client.context(), &error, "ask for ends"))?;
         let mut offsets = BTreeMap::new();
@@ -287,7 +287,8 @@ fn list_ends(
             match entry.offset {
                 Ok(offset) => {
                     let offset = Offset(u64::try_from(offset).unwrap_or(0));
-                    offsets.insert((entry.topic, entry.partition), offset);
+                    let epoch = entry.epoch.map(LeaderEpoch);
+                    offsets.insert((entry.topic, entry.partition), (offset, epoch));
                 }
                 Err(code) => {
                     let at = format!("{}/{}", entry.topic, entry.partition);
@@ -305,12 +306,13 @@ fn list_ends(
         partitions: BTreeMap::new(),
         fault,
     };
-    for (at, stable) in stable {
-        if let (Some(high), Some(start)) = (high.get(&at), start.get(&at)) {
+    for (at, (stable, epoch)) in stable {
+        if let (Some((high, _)), Some((start, _))) = (high.get(&at), start.get(&at)) {
             let end = End {
                 start: *start,
                 stable,
                 high: (*high).max(stable),
+                epoch,
                 asked,
             };
             let topic = ends.partitions.entry(Topic::new(&at.0)).or_default();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::clock::Monotonic;
-use crate::offset::{Offset, Partition, Topic};
+use crate::offset::{LeaderEpoch, Offset, Partition, Topic};
 
 /// What the leader of one partition said of its ends, and when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub struct End {
     pub stable: Offset,
     /// The high watermark, exclusive; above `stable` while a transaction is open.
     pub high: Offset,
+    /// The epoch of the leader that said so; no record below the end is of a later one.
+    pub epoch: Option<LeaderEpoch>,
     /// When it was asked for, on this process's clock: before the request was sent.
     pub asked: Monotonic,
 }

@@ -188,6 +188,7 @@ mod tests {
                 start: Offset(0),
                 stable: Offset(stable),
                 high: Offset(high),
+                epoch: None,
                 asked: at(asked),
             });
             let held = track.held_back().map(|span| span.as_secs());

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use materializer_model::ports::Assignment;
 use materializer_model::{
-    Bar, Checkpoint, Counts, LeaderEpoch, Monotonic, Offset, Partition, Position, Timestamp, Topic,
-    TopicCheckpoint, TopicId,
+    Bar, Checkpoint, Counts, End, LeaderEpoch, Monotonic, Offset, Partition, Position, Timestamp,
+    Topic, TopicCheckpoint, TopicId,
 };
 
 use crate::lag::EndTrack;
@@ -28,6 +28,15 @@ pub(crate) struct Source {
     pub(crate) fitting: Option<Fitting>,
 }
 
+/// What an end mark has passed over: an aborted record, a transaction's marker, a compacted one.
+#[derive(Clone, Copy, Debug)]
+struct Unseen {
+    /// When the end mark was taken in.
+    passed: Monotonic,
+    /// The epoch that it is of at the earliest: epochs only rise along a log.
+    earliest: LeaderEpoch,
+}
+
 /// One partition that is read.
 #[derive(Clone, Debug)]
 pub(crate) struct Lane {
@@ -36,7 +45,12 @@ pub(crate) struct Lane {
     pub(crate) partition: Partition,
     /// The next offset to be taken in.
     pub(crate) next: Offset,
+    /// The leader epoch of what stands just before it, where that is known.
     pub(crate) epoch: Option<LeaderEpoch>,
+    /// The epoch as the sink's checkpoint has it.
+    pub(crate) epoch_stored: Option<LeaderEpoch>,
+    /// What stands just before `next`, where that was not seen.
+    unseen: Option<Unseen>,
     /// The next offset as the sink's checkpoint has it.
     pub(crate) committed: Offset,
     /// Broker time of the newest sampled end that the committed position has reached.
@@ -60,6 +74,8 @@ impl Lane {
             partition,
             next: at.next,
             epoch: at.epoch,
+            epoch_stored: at.epoch,
+            unseen: None,
             committed: at.next,
             anchor: at.anchor,
             anchor_stored: at.anchor,
@@ -74,6 +90,7 @@ impl Lane {
     pub(crate) fn take(&mut self, at: Offset, epoch: Option<LeaderEpoch>, time: Option<Timestamp>) {
         self.next = at.next();
         self.epoch = epoch.or(self.epoch);
+        self.unseen = None;
         self.oldest_folded = self.oldest_folded.or(time);
         self.newest = time.or(self.newest);
     }
@@ -82,10 +99,29 @@ impl Lane {
     /// that of an earlier record would make the broker say that the log was truncated.
     pub(crate) fn reach(&mut self, end: Offset, now: Monotonic) {
         if end > self.next {
+            let known = self.epoch.or(self.unseen.map(|unseen| unseen.earliest));
+            self.unseen = Some(Unseen {
+                passed: now,
+                earliest: known.unwrap_or(LeaderEpoch(0)),
+            });
             self.next = end;
             self.epoch = None;
         }
         self.ends.sample(end, now);
+    }
+
+    /// Takes in what the observer says. Where a leader that was asked after an end mark holds what
+    /// stands before it, and is of the earliest epoch that this can be of, it is of that one.
+    pub(crate) fn observe(&mut self, end: &End) {
+        self.ends.observe(end);
+        if let Some(unseen) = self.unseen
+            && end.asked >= unseen.passed
+            && end.stable >= self.next
+            && end.epoch == Some(unseen.earliest)
+        {
+            self.epoch = end.epoch;
+            self.unseen = None;
+        }
     }
 
     /// Brings the anchor up to the newest end that the committed position has reached.
@@ -165,13 +201,14 @@ impl Lanes {
         })
     }
 
-    /// Says whether an idle unit's stored anchor has aged so far that it must be stored anew, long
-    /// before the horizon: a resume judges by the stored one.
-    pub(crate) fn anchor_is_stale(&self) -> bool {
+    /// Says whether an idle unit must store its positions anew, since a resume judges by the stored ones:
+    /// the epoch became known, or the anchor has aged, long before the horizon.
+    pub(crate) fn are_stale(&self) -> bool {
         self.lanes.iter().any(|lane| {
             let source = &self.sources[lane.source];
             let age = lane.anchor.since(lane.anchor_stored);
-            source.compacts && source.tombstones.is_some_and(|span| age > span / 8)
+            let has_aged = source.compacts && source.tombstones.is_some_and(|span| age > span / 8);
+            has_aged || (lane.epoch.is_some() && lane.epoch != lane.epoch_stored)
         })
     }
 

@@ -295,6 +295,7 @@ impl Worker {
                     }
                     lane.committed = at.next;
                     lane.anchor_stored = at.anchor;
+                    lane.epoch_stored = at.epoch;
                     lane.oldest_sent = None;
                     lane.settle(now, broker);
                 }
@@ -320,7 +321,7 @@ impl Worker {
         for lane in &mut lanes.lanes {
             let topic = &lanes.sources[lane.source].topic;
             if let Some(end) = ends.get(topic, lane.partition) {
-                lane.ends.observe(end);
+                lane.observe(end);
             }
             lane.settle(now, broker);
         }
@@ -349,7 +350,7 @@ impl Worker {
             return false;
         }
         if self.batch.is_empty() {
-            let moved = self.has_more_to_commit() || lanes.anchor_is_stale();
+            let moved = self.has_more_to_commit() || lanes.are_stale();
             let waited = now.since(self.committed_at) >= pacing.empty_age;
             return moved && (waited || directive.feed == Feed::Drain);
         }

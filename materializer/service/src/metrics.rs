@@ -206,6 +206,7 @@ mod tests {
             start: Offset(0),
             stable,
             high: Offset(101),
+            epoch: None,
             asked: Monotonic(Duration::ZERO),
         };
         let ends = each(Offset(100))

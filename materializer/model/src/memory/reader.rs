@@ -159,6 +159,7 @@ impl LogObserver for MemoryObserver {
                     start: partition.start,
                     stable: partition.stable(),
                     high: partition.high,
+                    epoch: Some(partition.epoch),
                     asked,
                 };
                 of_topic.insert(Partition(number), end);

@@ -159,7 +159,7 @@ impl Worker {
         let lanes = self.lanes.as_mut().expect("made above");
         for lane in &mut lanes.lanes {
             if let Some(end) = ends.get(&lanes.sources[lane.source].topic, lane.partition) {
-                lane.ends.observe(end);
+                lane.observe(end);
             }
             lane.settle(now, Some(broker));
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use materializer_model::definition::{CleanupPolicy, Expression, OnError, Order, Partitioner};
-use materializer_model::memory::{MemoryLog, TopicSettings};
+use materializer_model::memory::{MemoryLog, MemoryRecord, TopicSettings};
 use materializer_model::progress::{Feed, Health};
 use materializer_model::{Offset, Partition, Topic};
 
@@ -110,6 +110,61 @@ fn a_log_that_was_cut_back_below_the_position_stops_the_unit() {
     let why = failed(&worker);
     assert!(why.contains("truncated"), "{why}");
     assert_eq!(bench.stored().0, rows(&[("a", "3")]));
+}
+
+#[test]
+fn a_log_that_was_cut_back_at_the_marker_of_a_transaction_stops_the_unit_that_resumes() {
+    let check = |elected: bool, cut: bool, expected: Result<&str, &str>| {
+        let mut bench = Bench::new(TopicSettings::kept(1));
+        let transaction = bench.log.begin();
+        let record = MemoryRecord::text("a", Some("1")).at(bench.clock.now());
+        let (log, topic) = (bench.log.clone(), bench.topic.clone());
+        log.produce_in(transaction, &topic, Partition(0), record);
+        if elected {
+            log.elect(&topic, Partition(0));
+        }
+        log.commit(transaction);
+        let mut first = bench.worker(1);
+        bench.run(&mut first, 3);
+        drop(first);
+        if cut {
+            log.truncate(&topic, Partition(0), Offset(1));
+        }
+        for value in ["2", "3"] {
+            bench.produce(0, "a", Some(value));
+        }
+        let mut next = bench.worker(2);
+        bench.run(&mut next, 3);
+        match expected {
+            Ok(row) => assert_eq!(bench.stored().0, rows(&[("a", row)])),
+            Err(expected) => {
+                let why = failed(&next);
+                assert!(why.contains(expected), "{why}");
+            }
+        }
+    };
+    check(false, true, Err("truncated"));
+    check(false, false, Ok("3"));
+    check(true, false, Ok("3"));
+}
+
+#[test]
+fn a_topic_made_anew_and_longer_than_the_position_is_damaged_before_a_record_of_it_is_read() {
+    let mut bench = Bench::new(TopicSettings::kept(1));
+    bench.produce(0, "a", Some("1"));
+    let mut worker = bench.worker(1);
+    bench.run(&mut worker, 3);
+    bench.log.create(&bench.topic, TopicSettings::kept(1));
+    for key in ["x", "y", "z"] {
+        bench.produce(0, key, Some("1"));
+    }
+    bench.run(&mut worker, 3);
+    let health = worker.progress().health;
+    assert!(
+        matches!(&health, Health::Damaged { why } if why.contains("was made anew")),
+        "{health:?}"
+    );
+    assert_eq!(bench.stored(), (rows(&[("a", "1")]), 1));
 }
 
 #[test]

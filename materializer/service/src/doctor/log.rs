@@ -201,6 +201,7 @@ mod tests {
             start: Offset(start),
             stable: Offset(stable),
             high: Offset(high),
+            epoch: None,
             asked: Monotonic::default(),
         };
         let partitions = BTreeMap::from([(Partition(0), end)]);

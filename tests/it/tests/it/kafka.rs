@@ -5,7 +5,7 @@ use std::time::Duration;
 use materializer_kafka::{Observer, list_topics, sample};
 use materializer_model::definition::CleanupPolicy;
 use materializer_model::ports::{LogError, LogObserver, LogReader};
-use materializer_model::{LogRow, Offset, Partition, RowBatch};
+use materializer_model::{LeaderEpoch, LogRow, Offset, Partition, RowBatch};
 use rdkafka::producer::Producer;
 
 use crate::kafka_scene::{LIMIT, Scene, now};
@@ -30,6 +30,7 @@ fn aborted_and_open_transactions_are_not_read_and_the_end_mark_is_the_stable_end
     let observer = scene.observer();
     let end = scene.end(&observer);
     assert_eq!((end.start.0, end.stable.0, end.high.0), (0, 12, 16));
+    assert_eq!(end.epoch, Some(LeaderEpoch(0)));
     let mut lane = scene.lane();
     let read = scene.read(&mut lane, 0, 12).expect("read");
     assert_eq!((read.offsets(), read.end), (vec![0, 1, 2, 3, 4], 12));
