@@ -27,7 +27,7 @@ pub enum Read {
     /// `GET`: [`Reply::Bytes`] or [`Reply::Nil`]. Beside other kinds of reads a hash is told as
     /// [`Reply::WrongType`]; where all reads of a request are this one, as [`Reply::Nil`].
     Get(Vec<u8>),
-    /// `STRLEN`: [`Reply::Number`] of bytes, 0 where there is no row.
+    /// `STRLEN`: [`Reply::Number`] of bytes, 0 where there is no row; [`Reply::WrongType`] for a hash.
     Length(Vec<u8>),
     /// `EXISTS` of one key: [`Reply::Number`].
     Exists(Vec<u8>),
