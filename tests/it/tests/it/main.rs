@@ -1,5 +1,6 @@
 //! The live tests, one binary.
 
+mod bad_days;
 mod crash;
 mod golden;
 mod installation;
