@@ -38,18 +38,26 @@ struct Sample {
     fields: BTreeMap<String, Seen>,
 }
 
-/// Writes the draft of a definition for a topic, from some of its records.
+/// Writes the draft of a definition for a topic, from some of its records: of the most frequent kind,
+/// where a field tells kinds apart.
 #[must_use]
 pub fn draft(topic: &str, samples: &[Record<'_>]) -> String {
-    let seen = look(samples);
-    if seen.objects > 0 {
-        json_draft(topic, &seen)
-    } else {
-        raw_draft(topic, &seen)
+    let seen = look(samples, None);
+    if seen.objects == 0 {
+        return raw_draft(topic, samples.len(), &seen);
     }
+    let Some((name, kinds)) = seen.discriminator() else {
+        return json_draft(topic, samples.len(), &seen, None, &seen);
+    };
+    let (kind, _) = kinds.first().expect("a discriminator has a kind");
+    // The fields of records that `only` excludes would be missing in every document.
+    let mut chosen = look(samples, Some((name, kind)));
+    chosen.fields.remove(name);
+    json_draft(topic, samples.len(), &seen, Some((name, &kinds)), &chosen)
 }
 
-fn look(samples: &[Record<'_>]) -> Sample {
+/// Looks at the samples, or at those alone whose value has this text in this field.
+fn look(samples: &[Record<'_>], kind: Option<(&str, &str)>) -> Sample {
     let mut seen = Sample::default();
     for record in samples {
         match record.key {
@@ -65,6 +73,9 @@ fn look(samples: &[Record<'_>]) -> Sample {
             seen.others += 1;
             continue;
         };
+        if kind.is_some_and(|(name, kind)| members.get(name) != Some(&Value::from(kind))) {
+            continue;
+        }
         seen.objects += 1;
         for (name, value) in members.into_iter().filter(|(name, _)| is_identifier(name)) {
             let Value::Object(inner) = value else {
@@ -162,7 +173,8 @@ macro_rules! line {
 }
 
 /// Makes a view's name of a topic's: `shop.products` → `products`.
-fn view_name(topic: &str) -> String {
+#[must_use]
+pub fn view_name(topic: &str) -> String {
     let last = topic.rsplit('.').next().unwrap_or(topic);
     let plain: String = last
         .to_lowercase()
@@ -173,6 +185,14 @@ fn view_name(topic: &str) -> String {
     match plain.trim_matches('-') {
         "" => "view".to_owned(),
         name => name.to_owned(),
+    }
+}
+
+/// Returns the name of one of what a view holds: `product` of `products`. What it cannot tell stays.
+fn singular(name: &str) -> String {
+    match name.strip_suffix('s') {
+        Some(one) if !one.is_empty() && !one.ends_with(['s', 'u', 'i', 'e', '-']) => one.to_owned(),
+        Some(_) | None => name.to_owned(),
     }
 }
 
@@ -215,15 +235,22 @@ fn key(out: &mut String, seen: &Sample) {
     line!(out, "key: record.key");
 }
 
-fn json_draft(topic: &str, seen: &Sample) -> String {
+/// Writes the draft of a view of JSON objects; `chosen` is what was seen of those of its kind.
+fn json_draft(
+    topic: &str,
+    records: usize,
+    seen: &Sample,
+    kinds: Option<(&str, &[(&str, usize)])>,
+    chosen: &Sample,
+) -> String {
     let mut out = String::new();
-    head(&mut out, topic, seen.objects);
+    head(&mut out, topic, records);
     line!(out, "format: json");
     if seen.others > 0 {
         line!(out, "# {} sampled values are no JSON object.", seen.others);
     }
-    if let Some((name, kinds)) = seen.discriminator() {
-        only(&mut out, name, &kinds);
+    if let Some((name, kinds)) = kinds {
+        only(&mut out, name, kinds);
     }
     line!(
         out,
@@ -231,26 +258,26 @@ fn json_draft(topic: &str, seen: &Sample) -> String {
     );
     key(&mut out, seen);
     line!(out, "document:");
-    for (name, path, field) in seen.named() {
+    for (name, path, field) in chosen.named() {
         let kind = field.kind();
-        let share = if field.records < seen.objects {
+        let share = if field.records < chosen.objects {
             ", not in every record"
         } else {
             ""
         };
         line!(out, "  {name}: event.{path}    # {kind}{share}");
     }
-    if seen.fields.is_empty() {
+    if chosen.fields.is_empty() {
         line!(out, "  value: event");
     }
-    if seen.fields.len() > FIELDS_MAX {
+    if chosen.fields.len() > FIELDS_MAX {
         line!(
             out,
             "# … and {} more fields",
-            seen.fields.len() - FIELDS_MAX
+            chosen.fields.len() - FIELDS_MAX
         );
     }
-    targets(&mut out, topic, seen);
+    targets(&mut out, topic, chosen);
     out
 }
 
@@ -273,10 +300,10 @@ fn only(out: &mut String, name: &str, kinds: &[(&str, usize)]) {
 }
 
 fn targets(out: &mut String, topic: &str, seen: &Sample) {
-    let view = view_name(topic);
+    let one = singular(&view_name(topic));
     line!(
         out,
-        "to: {{redis: {{connection: cache, key: '{view}:{{key}}', as: json}}}}"
+        "to: {{redis: {{connection: cache, key: '{one}:{{key}}', as: json}}}}"
     );
     line!(
         out,
@@ -297,19 +324,19 @@ fn targets(out: &mut String, topic: &str, seen: &Sample) {
     line!(out, "# to: {{tantivy: {{copies: 1}}}}");
 }
 
-fn raw_draft(topic: &str, seen: &Sample) -> String {
+fn raw_draft(topic: &str, records: usize, seen: &Sample) -> String {
     let mut out = String::new();
-    head(&mut out, topic, seen.others);
+    head(&mut out, topic, records);
     line!(
         out,
         "# No sampled value is a JSON object: rows are the values as they are."
     );
     line!(out, "format: raw");
     key(&mut out, seen);
-    let view = view_name(topic);
+    let one = singular(&view_name(topic));
     line!(
         out,
-        "to: {{redis: {{connection: cache, key: '{view}:{{key}}', as: bytes}}}}"
+        "to: {{redis: {{connection: cache, key: '{one}:{{key}}', as: bytes}}}}"
     );
     out
 }
@@ -361,8 +388,9 @@ mod tests {
             "view: products-eu\n",
             "from: {topics: ['Shop.Products_EU']}\n",
             "only: 'event.kind == \"it''s\"'\n",
-            "  brand_name: event.brand.name    # string, not in every record\n",
-            "  price: event.price    # f64\n",
+            "# A draft from 4 records of",
+            "  brand_name: event.brand.name    # string\n",
+            "  price: event.price    # i64\n",
             "1 sampled records have a null key",
             "1 sampled records have a key that is not text",
             "to: {redis: {connection: cache, key: 'products-eu:{key}', as: json}}\n",
@@ -372,6 +400,42 @@ mod tests {
         }
         let row = row(&view(&text), std::str::from_utf8(shoe).unwrap());
         assert!(row.contains(r#""brand_name":"Walk""#), "{row}");
+    }
+
+    #[test]
+    fn a_draft_has_the_fields_of_its_kind_alone() {
+        let product = br#"{"kind":"product","title":"Red shoe"}"#;
+        let stock = br#"{"kind":"stock","shelf":"A7"}"#;
+        let text = drafted(
+            "shop.products",
+            &[
+                (Some(b"1"), Some(product)),
+                (Some(b"2"), Some(product)),
+                (Some(b"1"), Some(stock)),
+            ],
+        );
+        let document = text.split("document:\n").nth(1).expect("a document");
+        assert!(
+            document.starts_with("  title: event.title    # text\nto: "),
+            "{text}"
+        );
+        assert!(
+            text.contains(r#"# `kind` tells kinds of records apart: "product" (2), "stock" (1)"#)
+        );
+    }
+
+    #[test]
+    fn a_key_names_one_of_what_a_view_holds() {
+        for (view, one) in [
+            ("products", "product"),
+            ("products-eu", "products-eu"),
+            ("address", "address"),
+            ("prices", "prices"),
+            ("status", "status"),
+            ("s", "s"),
+        ] {
+            assert_eq!(singular(view), one);
+        }
     }
 
     #[test]

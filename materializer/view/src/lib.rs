@@ -24,7 +24,7 @@ mod tests;
 mod yaml;
 
 pub use document::{CompileError, View, compile};
-pub use draft::draft;
+pub use draft::{draft, view_name};
 pub use explain::{Explanation, Outcome, Step, point_at};
 pub use expression::ExpressionFault;
 pub use faults::{Fault, Faults};

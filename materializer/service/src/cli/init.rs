@@ -4,8 +4,9 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use materializer_model::ports::ControlTopic;
 use materializer_model::{LogRow, Record, Topic};
-use materializer_view::{draft, parse};
+use materializer_view::{draft, parse, view_name};
 use serde::Serialize;
 
 use super::context::Context;
@@ -49,11 +50,17 @@ impl fmt::Display for Written {
 pub(super) fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let config = settings(args, context)?;
     let topic = Topic::new(&args.topic);
+    let view = view_name(&args.topic);
+    let file = PathBuf::from("views").join(format!("{view}.yaml"));
+    if file.exists() {
+        return Err(exists(&file));
+    }
     let kafka = connect::kafka(&config)?;
     let sample = materializer_kafka::sample(&kafka, &topic, SAMPLE).map_err(|error| {
         let hint = match materializer_kafka::list_topics(&kafka) {
             Ok(known) => {
-                let known: Vec<String> = known.keys().map(|topic| format!("`{topic}`")).collect();
+                let known = known.keys().filter(|topic| !is_ours(topic));
+                let known: Vec<String> = known.map(|topic| format!("`{topic}`")).collect();
                 format!("the topics are {}", known.join(", "))
             }
             Err(_) => unreachable_brokers(&config),
@@ -75,12 +82,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         ));
     }
     let text = draft(&args.topic, &samples);
-    let parsed = parse("draft", &text)?;
-    let view = parsed
-        .first()
-        .map(|definition| definition.view.to_string())
-        .unwrap_or_default();
-    let file = PathBuf::from("views").join(format!("{view}.yaml"));
+    parse("draft", &text)?;
     write_new(&file, &text)?;
     context.output.show(&Written {
         view,
@@ -88,6 +90,21 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         records: samples.len(),
     })?;
     Ok(Exit::Done)
+}
+
+/// Says whether a topic is an installation's own: nobody derives a view from it.
+fn is_ours(topic: &Topic) -> bool {
+    ControlTopic::ALL.iter().any(|which| {
+        let end = format!(".materializer.{}", which.as_str());
+        topic.as_str().ends_with(&end)
+    })
+}
+
+fn exists(file: &Path) -> Failure {
+    Failure::refused(
+        format!("`{}` exists already", file.display()),
+        "move it away to have a new draft",
+    )
 }
 
 /// Reads the settings, or writes them where there are none.
@@ -161,10 +178,7 @@ fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
     let opened = fs::File::options().write(true).create_new(true).open(path);
     let mut file = opened.map_err(|error| {
         if error.kind() == std::io::ErrorKind::AlreadyExists {
-            Failure::refused(
-                format!("`{place}` exists already"),
-                "move it away to have a new draft",
-            )
+            exists(path)
         } else {
             Failure::refused(
                 format!("cannot write `{place}`: {error}"),
@@ -181,6 +195,18 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+
+    #[test]
+    fn the_topics_of_an_installation_are_not_offered() {
+        for (topic, ours) in [
+            ("main.materializer.progress", true),
+            ("eu.materializer.catalog", true),
+            ("shop.products", false),
+            ("materializer.catalog.copy", false),
+        ] {
+            assert_eq!(is_ours(&Topic::new(topic)), ours, "{topic}");
+        }
+    }
 
     #[test]
     fn the_drafted_settings_have_no_fault() {
