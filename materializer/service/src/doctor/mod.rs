@@ -1,7 +1,10 @@
 //! `doctor`: looks at everything that a replay, a promotion and a rollback will need, and says of each
-//! fault what to type or change. Looks only: nothing is written or repaired.
+//! fault what to type or change. Nothing is repaired; all that is written is one record of progress, to
+//! learn the broker's time.
 
+mod clock;
 mod disk;
+mod letters;
 mod log;
 mod redis;
 
@@ -33,7 +36,7 @@ pub enum Level {
 /// What one check found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What was looked at: `settings`, `brokers`, `topics`, `redis`, `disk`, `leftovers`.
+    /// What was looked at: `settings`, `brokers`, `topics`, `clocks`, `redis`, `disk`, `leftovers`.
     pub check: &'static str,
     /// How bad it is.
     pub level: Level,
@@ -108,8 +111,11 @@ pub fn examine(mut patient: Patient<'_>) -> Vec<Finding> {
         "settings",
         format!("installation `{}`", config.installation),
     )];
-    let (follower, of_control) = log::control(patient.control, config);
+    let (mut follower, of_control) = log::control(patient.control, config);
     findings.extend(of_control);
+    if follower.catalog().id().is_some() {
+        findings.push(clock::examine(patient.control, &mut follower));
+    }
     patient.definitions.extend(applied(&follower));
     let mut topics: Vec<_> = patient
         .definitions
@@ -121,6 +127,7 @@ pub fn examine(mut patient: Patient<'_>) -> Vec<Finding> {
     for topic in &topics {
         findings.extend(log::topic(patient.observer, topic));
     }
+    findings.extend(letters::examine(patient.observer, &patient.definitions));
     findings.extend(redis::examine(
         config,
         follower.catalog().id(),
