@@ -257,6 +257,10 @@ fn waits_for(
 
 /// Says how many records a replay has to read before any gate can hold; nothing past the bar.
 fn bar_left(evidence: &Evidence<'_>) -> Option<String> {
+    let mut units = evidence.reports().map(|heard| &heard.report);
+    if units.any(|unit| unit.phase == Phase::Replaying && unit.checkpoint.is_none()) {
+        return Some("for the first commit".to_owned());
+    }
     let below = |heard: &Heard<Progress>| {
         let checkpoint = &heard.report.checkpoint.as_ref()?.0;
         let left = checkpoint.positions().filter_map(|(topic, partition, at)| {

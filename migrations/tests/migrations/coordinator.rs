@@ -97,13 +97,13 @@ fn each_version_says_what_keeps_it_from_the_next_step_of_its_life() {
     world.gateway = false;
     assert_eq!(world.ask(promote(2)), Outcome::Done);
     assert_eq!(waits(&world, 2), None, "it is live");
-    let unconfirmed = "every gateway is to serve v2";
+    let unconfirmed = "until every gateway serves v2";
     assert_eq!(waits(&world, 1).as_deref(), Some(unconfirmed));
     world.gateway = true;
     world.until("confirmed", |w| matches!(soak(w), Soak::Since(_)));
     assert_eq!(waits(&world, 1).as_deref(), Some("soak ends in 59m 59s"));
     world.until("v1 drains", |w| w.role(1) == Some(Role::Draining));
-    let readers = "the last reader is to be gone";
+    let readers = "until no reader uses it";
     assert_eq!(waits(&world, 1).as_deref(), Some(readers));
 }
 
