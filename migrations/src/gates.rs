@@ -125,6 +125,13 @@ impl<'a> Evidence<'a> {
             .filter_map(|(_, report)| report.as_ref().ok().copied())
     }
 
+    /// Says whether a unit has lost its data.
+    #[must_use]
+    pub fn is_damaged(&self) -> bool {
+        self.reports()
+            .any(|heard| matches!(heard.report.health, Health::Damaged { .. }))
+    }
+
     /// Returns the lag in records, the sum over shards and the most of all copies; `None` while that
     /// of any unit is unknown.
     #[must_use]
@@ -189,7 +196,8 @@ pub fn continuous(evidence: &Evidence<'_>, stable_for: Duration) -> Vec<GateRead
     readings
 }
 
-/// Evaluates the sampled gates of a candidate; those against a live version only where there is one.
+/// Evaluates the sampled gates of a candidate; those against a live version only where there is one
+/// that has its data: nothing is to be compared with one that lost it, and what repairs it is urgent.
 #[must_use]
 pub fn sampled(
     gates: &Gates,
@@ -198,7 +206,7 @@ pub fn sampled(
     live: Option<&Evidence<'_>>,
 ) -> Vec<GateReading> {
     let mut readings = Vec::new();
-    if let Some(live) = live {
+    if let Some(live) = live.filter(|live| !live.is_damaged()) {
         readings.push(fresh_as_live(gates, candidate, live));
         let documents = gates.documents_ratio;
         readings.extend(documents.map(|ratio| documents_ratio(ratio, sampled)));

@@ -78,6 +78,8 @@ fn a_promotion_is_refused_by_each_gate_that_does_not_hold() {
         check_promotion(well(), unhealthy(health.clone()), &["health"]);
         check_promotion(unhealthy(health), well(), &[]);
     }
+    let emptied = unhealthy(Health::Damaged { why });
+    check_promotion(emptied, documents(1), &[]);
 }
 
 #[test]
