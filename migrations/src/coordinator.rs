@@ -386,7 +386,7 @@ impl Coordinator {
         let what = describe(&event.body);
         let why = Some(&event.why).filter(|why| !why.is_empty());
         match verdict {
-            Verdict::Accepted => info!(who = event.who, why, "{about}: {what}"),
+            Verdict::Accepted => info!(who = %event.who, why = why.map(display), "{about}: {what}"),
             Verdict::Stale(_)
             | Verdict::TooEarly
             | Verdict::TooLate

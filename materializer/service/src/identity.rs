@@ -1,6 +1,9 @@
-//! Who a process is: an id that lives in its data folder, so that it follows the volume.
+//! Who a process is: an id that lives in its data folder, so that it follows the volume. And for whom it
+//! runs.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -55,6 +58,30 @@ impl Identity {
     }
 }
 
+/// Returns the account that runs this process: as the environment names it, else as the system does, else
+/// its number. A container or a unit of systemd has often no `USER`.
+pub(crate) fn account(environment: &BTreeMap<String, String>) -> String {
+    let named = ["USER", "LOGNAME"].map(|name| environment.get(name));
+    if let Some(name) = named.into_iter().flatten().find(|name| !name.is_empty()) {
+        return name.clone();
+    }
+    let Ok(process) = fs::metadata("/proc/self") else {
+        return "unknown".to_owned();
+    };
+    let accounts = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    account_of(process.uid(), &accounts)
+}
+
+fn account_of(uid: u32, accounts: &str) -> String {
+    let mut lines = accounts.lines();
+    let name = lines.find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then_some(name)
+    });
+    name.map_or_else(|| format!("uid {uid}"), str::to_owned)
+}
+
 fn write_id(path: &Path) -> anyhow::Result<String> {
     let id = uuid::Uuid::new_v4().simple().to_string();
     let id = id.get(..12).unwrap_or(&id).to_owned();
@@ -69,6 +96,16 @@ fn write_id(path: &Path) -> anyhow::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_account_is_named_by_the_environment_else_by_the_system_else_by_its_number() {
+        let user = |name: &str| BTreeMap::from([("USER".to_owned(), name.to_owned())]);
+        assert_eq!(account(&user("ada")), "ada");
+        assert_ne!(account(&user("")), "");
+        let accounts = "root:x:0:0:root:/root:/bin/sh\nbroken\nada:x:1000:1000::/home/ada:";
+        assert_eq!(account_of(1000, accounts), "ada");
+        assert_eq!(account_of(7, accounts), "uid 7");
+    }
 
     #[test]
     fn the_id_follows_the_data_folder_and_one_process_holds_it() {

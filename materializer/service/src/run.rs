@@ -212,7 +212,7 @@ impl Process {
                 seed: uuid::Uuid::new_v4().as_u64_pair().0,
             },
         )?;
-        info!(http = %gateway.http_address(), redis = ?gateway.redis_address(), "listening");
+        info!(http = %gateway.http_address(), redis = gateway.redis_address().map(display), "listening");
         let coordinator = roles
             .coordinator
             .then(|| start_coordinator(&config, &identity, &catalog, &shared, stop))

@@ -17,6 +17,8 @@ use std::time::Duration;
 use materializer_model::ids::IdError;
 use materializer_model::{Installation, ViewName};
 
+use crate::identity::account;
+
 pub use section::duration;
 use section::{Report, Section, boolean, size};
 use tree::{Node, Value};
@@ -234,10 +236,6 @@ const SOCKET: &str = "an address with a port, as in `127.0.0.1:8080`";
 fn read(root: &Node, report: &Report<'_>, environment: &BTreeMap<String, String>) -> Config {
     let mut top = Section::new("", Some(root), report);
     let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
-    let account = ["USER", "LOGNAME"]
-        .into_iter()
-        .find_map(|name| environment.get(name).cloned())
-        .unwrap_or_else(|| "unknown".to_owned());
     let config = Config {
         installation: top
             .read("installation", |text| {
@@ -259,7 +257,9 @@ fn read(root: &Node, report: &Report<'_>, environment: &BTreeMap<String, String>
             .read("drain", duration)
             .unwrap_or(Duration::from_secs(60)),
         log: read_log(top.node("log"), report),
-        who: top.text("who").map_or(account, str::to_owned),
+        who: top
+            .text("who")
+            .map_or_else(|| account(environment), str::to_owned),
     };
     top.finish();
     config
