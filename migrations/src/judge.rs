@@ -3,7 +3,9 @@
 //! This is where legality is judged: against the roles, by the same table that the fold follows.
 
 use materializer_model::definition::{RedisTarget, Target};
-use materializer_model::{Fingerprint, Origin, VersionId, VersionNumber, ViewDefinition, ViewName};
+use materializer_model::{
+    Fingerprint, Origin, Topic, VersionId, VersionNumber, ViewDefinition, ViewName,
+};
 
 use crate::catalog::Catalog;
 use crate::event::Verb;
@@ -278,7 +280,14 @@ fn pause(version: &Version) -> Result<Plan, Refusal> {
 }
 
 fn skip(catalog: &Catalog, id: &VersionId, at: &Origin) -> Result<Plan, Refusal> {
-    known_version(catalog, id)?;
+    let topics = &known_version(catalog, id)?.definition.from.topics;
+    if !topics.contains(&at.topic) {
+        let read: Vec<&str> = topics.iter().map(Topic::as_str).collect();
+        return refuse(
+            format!("`{id}` does not read topic `{}`", at.topic),
+            format!("it reads `{}`", read.join("`, `")),
+        );
+    }
     if known_view(catalog, &id.view)?.skips.contains(at) {
         return nothing(format!("`{}` skips {at}", id.view));
     }

@@ -103,7 +103,7 @@ pub struct VersionStatus {
     pub waits_for: Option<String>,
     /// Rows, where they are known.
     pub documents: Option<u64>,
-    /// Bytes stored by all units, where they are known.
+    /// Bytes stored by all units, where the sink tells them apart from those of others.
     pub bytes: Option<u64>,
     /// Its units.
     pub units: Vec<UnitStatus>,

@@ -221,7 +221,7 @@ pub trait Sink: Send {
 pub struct Usage {
     /// Rows.
     pub documents: Option<u64>,
-    /// Bytes stored.
+    /// Bytes stored; of a Redis, by whomever.
     pub bytes: Option<u64>,
     /// Bytes free in the same place.
     pub bytes_free: Option<u64>,

@@ -49,7 +49,10 @@ pub(super) fn version_status(
         waits_for: waits_for(version, alias, &evidence, &gates),
         gates,
         documents: evidence.documents(),
-        bytes: evidence.reports().map(|heard| heard.report.bytes).sum(),
+        // Redis tells what the whole server holds, and no documents.
+        bytes: evidence
+            .documents()
+            .and_then(|_| evidence.reports().map(|heard| heard.report.bytes).sum()),
         units,
     }
 }

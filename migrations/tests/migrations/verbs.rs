@@ -336,11 +336,20 @@ fn pause_holds_every_unit_until_resume_and_skip_is_for_every_build() {
         version: version(2),
     };
     assert_eq!(world.ask(resume), Outcome::Done);
-    let skip = Verb::Skip {
+    let skip = |at| Verb::Skip {
         version: version(2),
-        at: at.clone(),
+        at,
     };
-    assert_eq!(world.ask(skip), Outcome::Done);
+    let elsewhere = Origin {
+        topic: Topic::new("shop.orders"),
+        ..at.clone()
+    };
+    let refused = world.client.plan(&skip(elsewhere)).expect_err("not read");
+    assert_eq!(
+        refused.to_string(),
+        "`products@v2` does not read topic `shop.orders`"
+    );
+    assert_eq!(world.ask(skip(at.clone())), Outcome::Done);
     for number in [1, 2] {
         assert_eq!(
             feed(&world, number),

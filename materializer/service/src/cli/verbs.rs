@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use materializer_migrations::{CatalogClient, Verb, gates};
 use materializer_model::ids::IdError;
+use materializer_model::ports::LogObserver as _;
 use materializer_model::progress::GateReading;
 use materializer_model::{Offset, Origin, Partition, Topic, VersionId, VersionNumber, ViewName};
 use serde::Serialize;
@@ -12,6 +14,7 @@ use serde::Serialize;
 use super::context::Context;
 use super::moved::Moved;
 use super::request::carry_out;
+use crate::connect;
 use crate::output::{Exit, Failure};
 
 /// A view, or one of its versions.
@@ -200,12 +203,43 @@ impl One {
 
 impl Skip {
     pub(super) fn run(self, context: &Context) -> Result<Exit, Failure> {
+        self.check_that_it_exists(context)?;
         let said = format!("`{}` skips {}", self.version.view, self.at);
         let verb = Verb::Skip {
             version: self.version,
             at: self.at,
         };
         self.common.run(context, verb, &said)
+    }
+
+    /// Refuses a place that holds no record yet: the one that will stand there is not meant.
+    fn check_that_it_exists(&self, context: &Context) -> Result<(), Failure> {
+        let Origin {
+            topic,
+            partition,
+            offset,
+        } = &self.at;
+        let clock = Arc::new(context.clock.clone());
+        let observer = connect::observer(&context.config()?, clock)?;
+        let ends = observer.fresh_ends(std::slice::from_ref(topic))?;
+        let hint = format!(
+            "`materializer status {}` names the record",
+            self.version.view
+        );
+        match ends.get(topic, *partition) {
+            None => Err(Failure::refused(
+                format!("topic `{topic}` has no partition {partition}"),
+                hint,
+            )),
+            Some(end) if *offset >= end.high => Err(Failure::refused(
+                format!(
+                    "there is no record at {} yet: the partition ends before offset {}",
+                    self.at, end.high
+                ),
+                hint,
+            )),
+            Some(_) => Ok(()),
+        }
     }
 }
 

@@ -44,7 +44,7 @@ scraped! {
         documents: IntGaugeVec[UNIT] "sink_documents"
             "Rows in the unit, where the sink knows it at no cost.";
         bytes: IntGaugeVec[UNIT] "sink_bytes"
-            "Bytes that the unit takes, where the sink knows it.";
+            "Bytes that the unit takes, where the sink knows it; of a Redis, what the whole server holds.";
         bytes_free: IntGaugeVec[UNIT] "sink_free_bytes"
             "Bytes that are free in the same place, where the sink knows it.";
         tombstones_left: GaugeVec[UNIT] "tombstones_left_seconds"

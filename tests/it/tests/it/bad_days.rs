@@ -99,6 +99,11 @@ fn a_record_that_cannot_be_taken_in_is_named_and_passed_over_by_a_verb() {
     );
 
     let reason = ["--reason", "a producer of before the schema"];
+    let nowhere = format!("{}/0/4", day.scene.topic);
+    let (code, said) = (day.installation)
+        .answer(&[&["skip", "products@v1", "--at", &nowhere][..], &reason].concat());
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("there is no record"), "{said}");
     day.installation
         .done(&[&["skip", "products@v1", "--at", &at][..], &reason].concat());
     day.installation
