@@ -65,49 +65,12 @@ fn overtaken(views: &BTreeMap<ViewName, u64>) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use materializer_model::memory::{ManualClock, MemoryControl, MemoryControlLog};
-    use materializer_model::ports::{ControlIdentity, ControlRecord};
-    use materializer_model::{Offset, Timestamp};
+    use std::sync::Mutex;
 
-    /// Withholds the first append, which then arrives after the second one.
-    struct Late {
-        log: MemoryControlLog,
-        withheld: Option<Vec<u8>>,
-        appends: u32,
-    }
-
-    impl ControlLog for Late {
-        fn create(&mut self) -> Result<ControlIdentity, ControlError> {
-            self.log.create()
-        }
-
-        fn identity(&mut self) -> Result<Option<ControlIdentity>, ControlError> {
-            self.log.identity()
-        }
-
-        fn append(
-            &mut self,
-            topic: ControlTopic,
-            key: Option<&str>,
-            value: Option<&[u8]>,
-        ) -> Result<Offset, ControlError> {
-            self.appends += 1;
-            if self.appends == 1 {
-                self.withheld = value.map(<[u8]>::to_vec);
-                return Err(ControlError::Unknown("timed out".into()));
-            }
-            self.log.append(topic, key, value)
-        }
-
-        fn read(
-            &mut self,
-            topic: ControlTopic,
-            from: Offset,
-            out: &mut Vec<ControlRecord>,
-        ) -> Result<Offset, ControlError> {
-            self.log.read(topic, from, out)
-        }
-    }
+    use materializer_model::Timestamp;
+    use materializer_model::memory::{
+        ManualClock, MeddledControlLog, MemoryControl, MemoryControlLog,
+    };
 
     #[test]
     fn an_event_that_was_given_up_does_not_count_when_it_arrives_late() {
@@ -126,14 +89,23 @@ mod tests {
             views: BTreeMap::from([(view.clone(), 0)]),
             ..no_op_of_nothing(new_id())
         };
-        let mut log = Late {
+        // The first append is withheld and arrives after the second one.
+        let withheld = Mutex::new(None);
+        let mut appends = 0;
+        let mut log = MeddledControlLog {
             log: control.log(),
-            withheld: None,
-            appends: 0,
+            append: |log: &mut MemoryControlLog, topic, key: Option<&str>, value: Option<&[u8]>| {
+                appends += 1;
+                if appends == 1 {
+                    *withheld.lock().unwrap() = value.map(<[u8]>::to_vec);
+                    return Err(ControlError::Unknown("timed out".into()));
+                }
+                log.append(topic, key, value)
+            },
         };
         let verdict = append(&mut log, &mut state, &event, &mut new_id);
         assert_eq!(verdict, Ok(Verdict::Stale(view.clone())));
-        let late = log.withheld.take();
+        let late = withheld.lock().unwrap().take();
         log.append(ControlTopic::Catalog, None, late.as_deref())
             .expect("it arrives");
         let folded = state.follow(&mut log).expect("read");

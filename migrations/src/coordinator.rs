@@ -21,7 +21,7 @@ use tracing::info;
 use crate::append::append;
 use crate::catalog::Verdict;
 use crate::decide::{Action, AliasSeen, Begun, Fact, Observed, Sample, Subject, decide};
-use crate::defect::{Defect, is_planted};
+use crate::defect::Defect;
 use crate::event::{Body, Envelope, NEVER, SCHEMA};
 use crate::faults::{About, Faults};
 use crate::gates::{self, Evidence};
@@ -30,6 +30,7 @@ use crate::lifecycle::Role;
 use crate::reports::{COORDINATOR, CoordinatorReport, FollowError, Follower};
 use crate::sampling::{Counts, sample};
 use crate::versions::View;
+use materializer_model::defect::is_planted;
 
 /// How often a coordinator reports, and learns the broker's time from it.
 const REPORT_EVERY: Duration = Duration::from_secs(1);

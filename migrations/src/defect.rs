@@ -1,5 +1,4 @@
-//! Faults that can be planted to test the tests: for each the simulation must find a seed that
-//! shows it. Without the feature `mutations` none can be planted, and the checks compile to nothing.
+//! The rules of the coordinator that can be broken on purpose; `materializer_model::defect` says what for.
 
 /// A rule that is broken on purpose.
 #[cfg_attr(
@@ -27,46 +26,16 @@ pub enum Defect {
 }
 
 #[cfg(feature = "mutations")]
-mod planting {
-    use std::cell::Cell;
-
-    use super::Defect;
-
-    thread_local! {
-        static PLANTED: Cell<Option<Defect>> = const { Cell::new(None) };
-    }
-
-    impl Defect {
-        /// Every defect.
-        pub const ALL: [Self; 8] = [
-            Self::OldEvidence,
-            Self::StaleAppendedAgain,
-            Self::NeverTooLate,
-            Self::SoakByOwnClock,
-            Self::DeletedUndrained,
-            Self::AliasUnread,
-            Self::AliasLeft,
-            Self::ExpiredUnanswered,
-        ];
-    }
-
-    /// Plants a defect in every coordinator that this thread steps, or none.
-    pub fn plant(defect: Option<Defect>) {
-        PLANTED.set(defect);
-    }
-
-    pub(crate) fn is_planted(defect: Defect) -> bool {
-        PLANTED.get() == Some(defect)
-    }
-}
-
-#[cfg(feature = "mutations")]
-pub(crate) use planting::is_planted;
-#[cfg(feature = "mutations")]
-pub use planting::plant;
-
-/// Says whether a defect is planted.
-#[cfg(not(feature = "mutations"))]
-pub(crate) const fn is_planted(_defect: Defect) -> bool {
-    false
+impl Defect {
+    /// Every defect.
+    pub const ALL: [Self; 8] = [
+        Self::OldEvidence,
+        Self::StaleAppendedAgain,
+        Self::NeverTooLate,
+        Self::SoakByOwnClock,
+        Self::DeletedUndrained,
+        Self::AliasUnread,
+        Self::AliasLeft,
+        Self::ExpiredUnanswered,
+    ];
 }

@@ -12,10 +12,11 @@ use materializer_model::definition::{Gates, Ratio};
 use materializer_model::progress::{GateReading, Health, Lag, Progress};
 use materializer_model::{Offset, Timestamp, Unit};
 
-use crate::defect::{Defect, is_planted};
+use crate::defect::Defect;
 use crate::reports::{Heard, Reports};
 use crate::versions::Version;
 use crate::words::clock;
+use materializer_model::defect::is_planted;
 
 /// Whether every unit reported freshly, under its newest claim.
 pub const REPORTS: &str = "reports";

@@ -30,7 +30,7 @@ pub use catalog::{Catalog, Verdict};
 pub use client::{CatalogClient, ClientError, Outcome};
 pub use coordinator::{Coordinator, CoordinatorError, Settings, Stepped, ViewSinks};
 #[cfg(feature = "mutations")]
-pub use defect::{Defect, plant};
+pub use defect::Defect;
 pub use desired::desired;
 pub use event::{Body, Envelope, Verb};
 pub use judge::Refusal;

@@ -8,12 +8,13 @@ use materializer_model::{EventId, VersionId};
 use crate::catalog::{Asked, Catalog};
 use crate::client::started;
 use crate::decide::{Action, Fact, Judged, Observed, Question, Subject, judge};
-use crate::defect::{Defect, is_planted};
+use crate::defect::Defect;
 use crate::event::{Body, Verb};
 use crate::gates;
 use crate::judge::{Refusal, plan};
 use crate::plan::Plan;
 use crate::versions::View;
+use materializer_model::defect::is_planted;
 
 /// Returns what is to be done about a request now; nothing while evidence is awaited.
 pub(crate) fn answer(

@@ -13,11 +13,12 @@ use materializer_model::{Offset, Timestamp, ViewName};
 
 use crate::catalog::Catalog;
 use crate::decide::{ALIVE, Action, AliasSeen, Fact, Observed};
-use crate::defect::{Defect, is_planted};
+use crate::defect::Defect;
 use crate::event::Body;
 use crate::lifecycle::Role;
 use crate::reports::{COORDINATOR, GATEWAY};
 use crate::versions::{Alias, Soak, Version, View};
+use materializer_model::defect::is_planted;
 
 /// How long a gateway that is silent may still be about to route to a version.
 const GATEWAY_FORGOTTEN: Duration = Duration::from_secs(60);

@@ -8,6 +8,7 @@
 //! this one and never on each other.
 
 pub mod clock;
+pub mod defect;
 pub mod definition;
 pub mod ends;
 pub mod ids;

@@ -15,6 +15,6 @@ pub mod verify;
 mod worker;
 
 #[cfg(feature = "mutations")]
-pub use defect::{Defect, plant};
+pub use defect::Defect;
 pub use pacing::Pacing;
 pub use worker::{Ports, Settings, Step, Worker};

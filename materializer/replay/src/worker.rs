@@ -26,11 +26,12 @@ use materializer_model::{
 };
 use tracing::{info, warn};
 
-use crate::defect::{Defect, is_planted};
+use crate::defect::Defect;
 use crate::gates::Held;
 use crate::halt::{Failure, Halt};
 use crate::lanes::Lanes;
 use crate::pacing::{Backoff, Pacing};
+use materializer_model::defect::is_planted;
 
 /// Who a worker is, and what it feeds.
 #[derive(Clone, Debug)]

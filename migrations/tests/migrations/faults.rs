@@ -9,11 +9,8 @@ use materializer_migrations::client::{ClientError, Outcome};
 use materializer_migrations::coordinator::CoordinatorError;
 use materializer_migrations::versions::Soak;
 use materializer_migrations::{Follower, Role};
-use materializer_model::Offset;
-use materializer_model::memory::MemoryControlLog;
-use materializer_model::ports::{
-    ControlError, ControlIdentity, ControlLog, ControlRecord, ControlTopic,
-};
+use materializer_model::memory::{MeddledControlLog, MemoryControlLog};
+use materializer_model::ports::{ControlError, ControlLog, ControlTopic};
 
 use crate::coordinator::{soak, two_versions};
 use crate::sample::{apply, definition, promote, rollback};
@@ -31,54 +28,32 @@ enum Fault {
     Crash,
 }
 
-/// A log of which one append, counted from the beginning, meets a fault.
-struct Faulty {
+/// Makes a client of which one append, counted from the beginning, meets a fault.
+fn faulty(
     log: MemoryControlLog,
     fault: Fault,
     at: u64,
     appends: Arc<AtomicU64>,
-}
-
-impl ControlLog for Faulty {
-    fn create(&mut self) -> Result<ControlIdentity, ControlError> {
-        self.log.create()
-    }
-
-    fn identity(&mut self) -> Result<Option<ControlIdentity>, ControlError> {
-        self.log.identity()
-    }
-
-    fn append(
-        &mut self,
-        topic: ControlTopic,
-        key: Option<&str>,
-        value: Option<&[u8]>,
-    ) -> Result<Offset, ControlError> {
-        if self.appends.fetch_add(1, Ordering::Relaxed) != self.at {
-            return self.log.append(topic, key, value);
-        }
-        match self.fault {
-            Fault::Refused => Err(ControlError::Unavailable("no leader".into())),
-            Fault::Lost => Err(ControlError::Unknown("timed out".into())),
-            Fault::Acknowledgement => {
-                self.log.append(topic, key, value)?;
-                Err(ControlError::Unknown("timed out".into()))
+) -> impl ControlLog {
+    let append =
+        move |log: &mut MemoryControlLog, topic, key: Option<&str>, value: Option<&[u8]>| {
+            if appends.fetch_add(1, Ordering::Relaxed) != at {
+                return log.append(topic, key, value);
             }
-            Fault::Crash => {
-                self.log.append(topic, key, value)?;
-                Err(ControlError::Unavailable("the process is gone".into()))
+            match fault {
+                Fault::Refused => Err(ControlError::Unavailable("no leader".into())),
+                Fault::Lost => Err(ControlError::Unknown("timed out".into())),
+                Fault::Acknowledgement => {
+                    log.append(topic, key, value)?;
+                    Err(ControlError::Unknown("timed out".into()))
+                }
+                Fault::Crash => {
+                    log.append(topic, key, value)?;
+                    Err(ControlError::Unavailable("the process is gone".into()))
+                }
             }
-        }
-    }
-
-    fn read(
-        &mut self,
-        topic: ControlTopic,
-        from: Offset,
-        out: &mut Vec<ControlRecord>,
-    ) -> Result<Offset, ControlError> {
-        self.log.read(topic, from, out)
-    }
+        };
+    MeddledControlLog { log, append }
 }
 
 /// Promotes, rolls back and promotes again, with one faulty append, after which the coordinator's
@@ -86,12 +61,7 @@ impl ControlLog for Faulty {
 fn run(fault: Fault, at: u64) -> u64 {
     let mut world = two_versions();
     let appends = Arc::new(AtomicU64::new(0));
-    let faulty = Faulty {
-        log: world.control.log(),
-        fault,
-        at,
-        appends: appends.clone(),
-    };
+    let faulty = faulty(world.control.log(), fault, at, appends.clone());
     world.coordinators = vec![world.coordinator("faulty", Box::new(faulty))];
     for verb in [promote(2), rollback(), promote(2)] {
         assert_eq!(world.ask(verb), Outcome::Done, "{fault:?} at append {at}");

@@ -9,9 +9,7 @@ use materializer_model::memory::{
     ManualClock, MemoryControl, MemoryDeadLetters, MemoryLog, MemoryStore,
 };
 use materializer_model::ports::ControlLog;
-use materializer_model::{
-    Clock, ProcessId, Timestamp, Token, Topic, Unit, ViewName, WorkerId,
-};
+use materializer_model::{Clock, ProcessId, Timestamp, Token, Topic, Unit, ViewName, WorkerId};
 use materializer_replay::{Pacing, Ports, Settings, Worker};
 use std::time::Duration;
 

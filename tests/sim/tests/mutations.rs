@@ -8,6 +8,7 @@
 use std::fmt::Debug;
 
 use materializer_migrations as migrations;
+use materializer_model::defect::plant;
 use materializer_replay as replay;
 use sim::{Flaw, Outcome, feed, migrate};
 
@@ -27,7 +28,7 @@ fn hunt(rule: &dyn Debug, run: impl Fn(u64) -> Outcome) {
 #[test]
 fn every_rule_of_the_worker_that_is_broken_is_found() {
     for defect in replay::Defect::ALL {
-        replay::plant(Some(defect));
+        plant(Some(defect));
         hunt(&defect, |seed| feed(seed, None));
     }
 }
@@ -35,7 +36,7 @@ fn every_rule_of_the_worker_that_is_broken_is_found() {
 #[test]
 fn every_rule_of_the_coordinator_that_is_broken_is_found() {
     for defect in migrations::Defect::ALL {
-        migrations::plant(Some(defect));
+        plant(Some(defect));
         hunt(&defect, |seed| migrate(seed, None));
     }
 }

@@ -113,6 +113,51 @@ impl ControlLog for MemoryControlLog {
     }
 }
 
+/// A client of [`MemoryControl`] whose appends go through a function, which may lose, delay or count them.
+pub struct MeddledControlLog<F> {
+    /// The client itself.
+    pub log: MemoryControlLog,
+    /// Appends, or does not, and says what is told of it.
+    pub append: F,
+}
+
+impl<F> ControlLog for MeddledControlLog<F>
+where
+    F: FnMut(
+            &mut MemoryControlLog,
+            ControlTopic,
+            Option<&str>,
+            Option<&[u8]>,
+        ) -> Result<Offset, ControlError>
+        + Send,
+{
+    fn create(&mut self) -> Result<ControlIdentity, ControlError> {
+        self.log.create()
+    }
+
+    fn identity(&mut self) -> Result<Option<ControlIdentity>, ControlError> {
+        self.log.identity()
+    }
+
+    fn append(
+        &mut self,
+        topic: ControlTopic,
+        key: Option<&str>,
+        value: Option<&[u8]>,
+    ) -> Result<Offset, ControlError> {
+        (self.append)(&mut self.log, topic, key, value)
+    }
+
+    fn read(
+        &mut self,
+        topic: ControlTopic,
+        from: Offset,
+        out: &mut Vec<ControlRecord>,
+    ) -> Result<Offset, ControlError> {
+        self.log.read(topic, from, out)
+    }
+}
+
 fn end_of(records: &[ControlRecord]) -> Offset {
     records.last().map_or(Offset(0), |last| last.offset.next())
 }

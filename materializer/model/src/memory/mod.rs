@@ -15,7 +15,7 @@ mod store;
 use std::sync::{Mutex, MutexGuard};
 
 pub use clock::ManualClock;
-pub use control::{MemoryControl, MemoryControlLog};
+pub use control::{MeddledControlLog, MemoryControl, MemoryControlLog};
 pub use dead_letters::MemoryDeadLetters;
 pub use log::{MemoryLog, MemoryRecord, TopicSettings, Transaction};
 pub use reader::{MemoryObserver, MemoryReader};

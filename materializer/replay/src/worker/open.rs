@@ -14,10 +14,11 @@ use materializer_model::{
 use tracing::{info, warn};
 
 use super::{Rewind, State, Worker};
-use crate::defect::{Defect, is_planted};
+use crate::defect::Defect;
 use crate::halt::{Failure, Halt};
 use crate::lanes::{Lane, Lanes, Source};
 use crate::partitioner::Fitting;
+use materializer_model::defect::is_planted;
 
 /// The expression of a view whose rows are keyed as its records are.
 const RECORD_KEY: &str = "record.key";

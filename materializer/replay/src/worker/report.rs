@@ -10,9 +10,10 @@ use materializer_model::{Checkpoint, Monotonic};
 
 use super::open::tombstones_end;
 use super::{State, Worker};
-use crate::defect::{Defect, is_planted};
+use crate::defect::Defect;
 use crate::gates::{self, ENDS_AGE_MAX, Evidence};
 use crate::lanes::Lanes;
+use materializer_model::defect::is_planted;
 
 /// A committed position that has not moved for this long, with lag, is stalled.
 const STALLED_AFTER: Duration = Duration::from_secs(60);

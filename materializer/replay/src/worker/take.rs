@@ -8,9 +8,10 @@ use materializer_model::progress::Directive;
 use materializer_model::{Change, LogRow, Mutation, Poison, PoisonKind, Record, RowBatch};
 
 use super::Worker;
-use crate::defect::{Defect, is_planted};
+use crate::defect::Defect;
 use crate::halt::{Failure, Halt};
 use crate::lanes::Lanes;
+use materializer_model::defect::is_planted;
 
 impl Worker {
     /// Takes in the rows at hand, as far as memory and poison let it.
