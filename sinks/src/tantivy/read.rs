@@ -157,12 +157,6 @@ impl IndexCopy {
         *held = Some(Arc::new(served));
     }
 
-    /// Serves nobody any more, and lets go of the files: before the copy is deleted.
-    pub fn withdraw(&self) {
-        let mut held = self.served.write().unwrap_or_else(PoisonError::into_inner);
-        *held = None;
-    }
-
     pub(super) fn current(&self) -> Option<Arc<Served>> {
         let held = self.served.read().unwrap_or_else(PoisonError::into_inner);
         held.clone()

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use materializer_model::Unit;
 use materializer_model::ports::SinkError;
+use tantivy::index::SegmentComponent;
 use tantivy::schema::IndexRecordOption;
 use tantivy::{DocSet, Index, Searcher, TERMINATED, TantivyError};
 
@@ -16,7 +17,7 @@ use super::place::{Place, TantivySettings};
 use super::read::IndexCopy;
 use super::schema::IndexSchema;
 
-/// The files without which a segment cannot be read.
+/// The files without which no segment can be read; one with deletes needs those, too.
 const NEEDED: [&str; 6] = ["idx", "pos", "term", "store", "fast", "fieldnorm"];
 
 /// What is wrong with an index.
@@ -47,12 +48,21 @@ pub(super) fn check_files(index: &Index, directory: &Path) -> Result<(), SinkErr
 /// Returns the files of the last commit that are missing or altered, sorted.
 fn bad_files(index: &Index) -> Result<Vec<String>, TantivyError> {
     let directory = index.directory();
+    let metas = index.load_metas()?;
+    let deleting = metas
+        .segments
+        .iter()
+        .filter(|segment| segment.has_deletes());
+    let deletes: Vec<_> = deleting
+        .map(|segment| segment.relative_path(SegmentComponent::Delete))
+        .collect();
     let mut bad = Vec::new();
-    for file in index.load_metas()?.list_segment_files() {
+    for file in metas.list_segment_files() {
         let name = file.display().to_string();
-        let needed = NEEDED
-            .iter()
-            .any(|kind| file.extension().is_some_and(|found| found == *kind));
+        let needed = deletes.contains(&file)
+            || NEEDED
+                .iter()
+                .any(|kind| file.extension().is_some_and(|found| found == *kind));
         let there = tantivy::Directory::exists(directory, &file)?;
         if !there && !needed {
             continue;

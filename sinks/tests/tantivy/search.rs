@@ -147,8 +147,6 @@ fn a_copy_below_its_bar_serves_nobody() {
         (state.servable, state.checkpoint),
         (true, Some(checkpoint(1)))
     );
-    copy.withdraw();
-    unservable(search(&copy, json!({})));
 }
 
 #[test]
