@@ -85,10 +85,11 @@ impl Feeders for LiveFeeders {
         }))
     }
 
-    fn delete(&self, _: &Unit, version: &Version) -> anyhow::Result<bool> {
+    fn delete(&self, unit: &Unit, version: &Version) -> anyhow::Result<bool> {
         match &version.definition.to {
             Target::Tantivy(_) => Ok(disk::delete(
                 &self.config,
+                unit,
                 version,
                 Arc::clone(&self.clock),
             )?),

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use materializer_model::ports::{Retired, SinkError};
 use materializer_model::{Clock, Offset, Token, Unit, VersionId, ViewDefinition};
+use tracing::warn;
 
 use super::owner;
 use super::place::{self, Place, TRASH, TantivySettings, entries, io_error, name_of};
@@ -45,18 +46,24 @@ impl TantivyAdmin {
     }
 
     /// Returns every index on this disk, for the caller to judge by the catalog: one is to be removed
-    /// if its version is retired, or if its unit's newest claim is another worker's and that copy is
-    /// servable. Directories that nothing was ever committed to are not told; the next owner of the
-    /// unit sweeps them.
+    /// if its version is retired or has fewer copies now, or if its unit's newest claim is another
+    /// worker's and that copy is servable. Directories that nothing was ever committed to are not told;
+    /// the next owner of the unit sweeps them. An index that cannot be read is logged and not told:
+    /// whose it is, nobody knows.
     ///
     /// # Errors
-    /// [`SinkError`] where the folder, or an index in it, cannot be read.
+    /// [`SinkError`] where the folder cannot be read.
     pub fn leftovers(&self) -> Result<Vec<Leftover>, SinkError> {
         let mut found = Vec::new();
         for unit in self.units()? {
             let place = Place::new(&self.settings, &unit);
-            let Some((_, payload)) = owner::stored(&place)? else {
-                continue;
+            let payload = match owner::stored(&place) {
+                Ok(Some((_, payload))) => payload,
+                Ok(None) => continue,
+                Err(error) => {
+                    warn!(%unit, %error, "a copy on this disk cannot be read, it stays");
+                    continue;
+                }
             };
             let directory = place.dir.join(&payload.directory);
             found.push(Leftover {

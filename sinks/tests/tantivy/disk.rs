@@ -120,6 +120,26 @@ fn an_altered_file_is_found_when_the_unit_is_opened() {
 }
 
 #[test]
+fn a_lost_file_of_deletes_is_damage_and_brings_no_row_back() {
+    let dir = TempDir::new().expect("a folder");
+    let settings = settings(dir.path());
+    let mut owner = filled(&settings, &suite_view(), &rows(50));
+    commit(&mut owner, 2, vec![mutation("key-7", 60, None)]).expect("a commit");
+    drop(owner);
+    let deletes = fs::read_dir(index_dir(dir.path()))
+        .expect("a folder")
+        .map(|entry| entry.expect("an entry").path())
+        .find(|path| path.extension().is_some_and(|kind| kind == "del"))
+        .expect("deletes");
+    fs::remove_file(deletes).expect("removed");
+    let opened = sink(&settings, &suite_view()).open(&token(2), Expect::Data);
+    assert!(
+        matches!(&opened, Err(SinkError::Damaged(why)) if why.contains(".del")),
+        "{opened:?}"
+    );
+}
+
+#[test]
 fn an_index_of_another_definition_or_directory_is_damage() {
     let dir = TempDir::new().expect("a folder");
     let settings = settings(dir.path());
@@ -283,6 +303,9 @@ fn leftovers_are_told_and_removed_and_a_living_owners_are_not() {
     let dir = TempDir::new().expect("a folder");
     let settings = settings(dir.path());
     let owner = filled(&settings, &suite_view(), &rows(3));
+    let unreadable = dir.path().join("main/products/v2-c0-0123abcd");
+    fs::create_dir(&unreadable).expect("created");
+    fs::write(unreadable.join("meta.json"), "?").expect("written");
     let admin = TantivyAdmin::new(settings, Arc::new(ManualClock::new(Timestamp(0))));
     let found = admin.leftovers().expect("leftovers");
     assert_eq!(found.len(), 1);
@@ -298,4 +321,5 @@ fn leftovers_are_told_and_removed_and_a_living_owners_are_not() {
         .expect("removed");
     assert_eq!((removed.deleted, removed.finished), (3, true));
     assert_eq!(admin.leftovers(), Ok(Vec::new()));
+    assert!(unreadable.exists());
 }

@@ -52,15 +52,24 @@ impl Drop for Served {
     }
 }
 
-/// Deletes some of what this disk holds of a retired version; says whether nothing is left.
+/// Deletes some of what this disk holds of a retired version, or else of a copy that was taken out of
+/// its definition; says whether nothing is left.
 pub(super) fn delete(
     config: &Config,
+    unit: &Unit,
     version: &Version,
     clock: Arc<dyn Clock>,
 ) -> Result<bool, SinkError> {
     let admin = TantivyAdmin::new(settings(config), clock);
-    let retired = admin.retire(&version.id, version.changed.offset, DELETE_FOR)?;
-    Ok(retired.finished)
+    let round = match version.role {
+        Role::Retiring | Role::Retired => {
+            admin.retire(&version.id, version.changed.offset, DELETE_FOR)
+        }
+        Role::Building | Role::Live | Role::Standby | Role::Draining => {
+            admin.remove(unit, DELETE_FOR)
+        }
+    };
+    Ok(round?.finished)
 }
 
 /// Why a copy on this disk is no longer of use.
@@ -70,6 +79,8 @@ enum Orphan {
     Retired(Offset),
     /// Another worker has built it anew, and readers can be sent there.
     Replaced,
+    /// The definition has fewer copies now.
+    Unwanted,
 }
 
 impl fmt::Display for Orphan {
@@ -77,6 +88,7 @@ impl fmt::Display for Orphan {
         f.write_str(match self {
             Self::Retired(_) => "the version is retired",
             Self::Replaced => "another worker has built it anew",
+            Self::Unwanted => "the definition has fewer copies now",
         })
     }
 }
@@ -91,6 +103,9 @@ fn orphan(catalog: &Catalog, reports: &Reports, me: &WorkerId, copy: &Leftover) 
     if version.role == Role::Retired {
         return Some(Orphan::Retired(version.changed.offset));
     }
+    if version.units().all(|unit| unit != copy.unit) {
+        return Some(Orphan::Unwanted);
+    }
     let (_, claim) = reports.claim(&copy.unit)?;
     let heard = reports.unit(&copy.unit)?;
     let serves = heard.report.servable && reports.holds(&copy.unit, &heard.report.token);
@@ -98,9 +113,10 @@ fn orphan(catalog: &Catalog, reports: &Reports, me: &WorkerId, copy: &Leftover) 
 }
 
 /// Deletes the copies on this disk that are no longer of use. Called at the start, before any is opened.
+/// After an event that this release does not understand nothing is: it may say anything of any copy.
 ///
 /// # Errors
-/// [`SinkError`] where the disk, or an index on it, cannot be read.
+/// [`SinkError`] where the disk cannot be read.
 pub(super) fn sweep(
     config: &Config,
     catalog: &Catalog,
@@ -108,6 +124,9 @@ pub(super) fn sweep(
     me: &WorkerId,
     clock: Arc<dyn Clock>,
 ) -> Result<(), SinkError> {
+    if catalog.newer().is_some() {
+        return Ok(());
+    }
     let admin = TantivyAdmin::new(settings(config), clock);
     for copy in admin.leftovers()? {
         let Some(why) = orphan(catalog, reports, me, &copy) else {
@@ -127,7 +146,7 @@ fn remove(admin: &TantivyAdmin, unit: &Unit, why: Orphan) -> Result<(), SinkErro
     loop {
         let round = match why {
             Orphan::Retired(at) => admin.retire(&unit.version, at, DELETE_FOR),
-            Orphan::Replaced => admin.remove(unit, DELETE_FOR),
+            Orphan::Replaced | Orphan::Unwanted => admin.remove(unit, DELETE_FOR),
         };
         if round?.finished {
             return Ok(());
@@ -176,5 +195,15 @@ mod tests {
             ..token
         };
         check(&world, "worker", &foreign, None);
+    }
+
+    #[test]
+    fn a_copy_is_swept_when_the_definition_has_fewer_copies() {
+        let mut world = World::new();
+        world.start("search@v1", to_tantivy(1));
+        let token = world.claim(UNIT, "a:1");
+        check(&world, "worker", &token, None);
+        world.change("search@v1", to_tantivy(0));
+        check(&world, "worker", &token, Some(Orphan::Unwanted));
     }
 }

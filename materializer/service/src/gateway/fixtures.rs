@@ -8,13 +8,15 @@ use materializer_model::memory::{ManualClock, MemoryControl, MemoryControlLog};
 use materializer_model::ports::{ControlLog, ControlTopic};
 use materializer_model::progress::{Claim, GateReading, Health, Lag, Phase, Progress};
 use materializer_model::{
-    ClaimId, EventId, Fingerprint, Offset, ProcessId, Timestamp, Token, VersionId, WorkerId,
+    ClaimId, EventId, Fingerprint, Offset, ProcessId, Timestamp, Token, VersionId, ViewDefinition,
+    WorkerId,
 };
 use serde_json::json;
 
 /// An installation's control topics, and what they add up to.
 pub(crate) struct World {
     pub(crate) clock: ManualClock,
+    pub(crate) control: MemoryControl,
     log: MemoryControlLog,
     follower: Follower,
     events: u64,
@@ -24,7 +26,8 @@ impl World {
     /// Begins with an empty catalog.
     pub(crate) fn new() -> Self {
         let clock = ManualClock::new(Timestamp(1_000_000));
-        let mut log = MemoryControl::new("main", clock.clone()).log();
+        let control = MemoryControl::new("main", clock.clone());
+        let mut log = control.log();
         let mut follower = Follower::default();
         let mut ids = 0;
         let mut new_id = || {
@@ -34,6 +37,7 @@ impl World {
         follower.create(&mut log, "test", &mut new_id).unwrap();
         Self {
             clock,
+            control,
             log,
             follower,
             events: 0,
@@ -73,25 +77,26 @@ impl World {
     /// Starts a version that is written to the given place.
     pub(crate) fn start(&mut self, version: &str, to: serde_json::Value) {
         let version: VersionId = version.parse().unwrap();
-        let definition = json!({
-            "view": version.view,
-            "from": {"topics": ["shop.products"], "policy": null, "partitioner": null, "order": "partition"},
-            "format": "json", "only": null, "where": null, "key": "record.key",
-            "document": [{"name": "title", "value": "event.title", "index": null}],
-            "to": to,
-            "gates": {"lag_seconds": 10.0, "lag_records": 1000, "stable_for": 0,
-                "documents_ratio": null, "queries": [], "keys": []},
-            "soak": 0, "on_error": "fail", "promotion": "manual",
-        });
         let started = Started {
             version: version.clone(),
-            definition: serde_json::from_value(definition).unwrap(),
+            definition: Box::new(definition(&version, to)),
             fingerprint: Fingerprint("f".into()),
             shards: 1,
             because: Vec::new(),
             replaces: None,
         };
         self.fact(&version, Body::Started(started));
+    }
+
+    /// Changes how a version runs: how many copies it has.
+    pub(crate) fn change(&mut self, version: &str, to: serde_json::Value) {
+        let version: VersionId = version.parse().unwrap();
+        let changed = Body::SettingsChanged {
+            version: version.clone(),
+            definition: Box::new(definition(&version, to)),
+            because: Vec::new(),
+        };
+        self.fact(&version, changed);
     }
 
     /// Makes a version live; returns the alias epoch.
@@ -148,6 +153,21 @@ impl World {
             .unwrap();
         self.follower.follow(&mut self.log).unwrap();
     }
+}
+
+/// Returns the definition of a version that is written to the given place.
+fn definition(version: &VersionId, to: serde_json::Value) -> ViewDefinition {
+    let definition = json!({
+        "view": version.view,
+        "from": {"topics": ["shop.products"], "policy": null, "partitioner": null, "order": "partition"},
+        "format": "json", "only": null, "where": null, "key": "record.key",
+        "document": [{"name": "title", "value": "event.title", "index": null}],
+        "to": to,
+        "gates": {"lag_seconds": 10.0, "lag_records": 1000, "stable_for": 0,
+            "documents_ratio": null, "queries": [], "keys": []},
+        "soak": 0, "on_error": "fail", "promotion": "manual",
+    });
+    serde_json::from_value(definition).unwrap()
 }
 
 /// Returns where the rows of a Redis view are written.

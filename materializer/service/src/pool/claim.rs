@@ -69,7 +69,12 @@ impl Patience {
         now >= self.not_before && now >= since
     }
 
-    /// Takes in that the unit was lost, or a claim came to nothing: the next one waits longer.
+    /// Says whether the next try is to wait still.
+    pub(super) fn waits(&self, now: Monotonic) -> bool {
+        now < self.not_before
+    }
+
+    /// Takes in that the unit was lost, or a try came to nothing: the next one waits longer.
     pub(super) fn failed(&mut self, now: Monotonic) {
         let wait = Duration::from_secs(1 << self.failures.min(6)).min(BACKOFF_MAX);
         self.failures = self.failures.saturating_add(1);

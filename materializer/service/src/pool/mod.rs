@@ -7,11 +7,12 @@
 //! a sink: that is the feeder's.
 
 mod claim;
+mod delete;
 #[cfg(test)]
 mod tests;
 mod unit;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,8 +42,8 @@ pub trait Feeders: Send {
     fn open(&self, unit: &Unit, version: &Version, token: Token)
     -> anyhow::Result<Box<dyn Feeder>>;
 
-    /// Deletes some of what this machine holds of a unit whose version is being retired, for about
-    /// 100 ms; says whether nothing is left. Idempotent.
+    /// Deletes some of what this machine holds of a unit that nobody needs any more, for about 100 ms;
+    /// says whether nothing is left. Idempotent.
     ///
     /// # Errors
     /// Where it cannot go on now.
@@ -81,6 +82,8 @@ pub struct Pool {
     new_id: Box<dyn FnMut() -> u128 + Send>,
     units: BTreeMap<Unit, Running>,
     patience: BTreeMap<Unit, Patience>,
+    /// The units that nobody needs and of which nothing is left here.
+    deleted: BTreeSet<Unit>,
     published: BTreeMap<Unit, Published>,
     sequence: u64,
     /// The newest request that was answered with reports at once.
@@ -104,6 +107,7 @@ impl Pool {
             new_id,
             units: BTreeMap::new(),
             patience: BTreeMap::new(),
+            deleted: BTreeSet::new(),
             published: BTreeMap::new(),
             sequence: 0,
             answered: None,
@@ -202,37 +206,6 @@ impl Pool {
             match needed {
                 Some(directive) if ours => running.direct(directive),
                 Some(_) | None => running.stop(),
-            }
-        }
-    }
-
-    /// Deletes what this worker holds of units that are being retired, and takes their reports back:
-    /// that is how the coordinator knows.
-    fn delete(&mut self, wanted: &BTreeMap<Unit, Directive>, state: &State) {
-        for (unit, directive) in wanted {
-            let ours = state
-                .owner(unit)
-                .is_some_and(|(_, claim)| claim.worker == self.settings.worker);
-            let reported = state.follower.reports().unit(unit).is_some();
-            let due = directive.feed == Feed::Delete && is_held(state, unit);
-            if !due || !ours || !reported || self.units.contains_key(unit) {
-                continue;
-            }
-            let Some(version) = state.follower.catalog().version(&unit.version) else {
-                continue;
-            };
-            let deleted = self.feeders.delete(unit, version).and_then(|finished| {
-                if finished {
-                    self.control.take_back(&unit.to_string())?;
-                }
-                Ok(finished)
-            });
-            match deleted {
-                Ok(true) => info!(%unit, "unit is deleted"),
-                Ok(false) => {} // the next round goes on
-                Err(error) => {
-                    warn!(%unit, error = format!("{error:#}"), "delete failed, trying again")
-                }
             }
         }
     }

@@ -1,5 +1,5 @@
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use materializer_migrations::{CatalogClient, Verb};
 use materializer_model::memory::{ManualClock, MemoryControl, MemoryControlLog};
@@ -8,6 +8,7 @@ use materializer_model::progress::Health;
 use materializer_model::{EventId, Fingerprint, Timestamp, ViewDefinition};
 
 use super::*;
+use crate::gateway::fixtures::{World, to_tantivy};
 use crate::stop::Stop;
 
 /// A feeder that does nothing but say that it is well, and as which claim.
@@ -99,7 +100,13 @@ impl ControlLog for Mute {
     }
 }
 
-struct Idles;
+/// Makes feeders, and notes what is deleted.
+#[derive(Clone, Default)]
+struct Idles {
+    deleted: Arc<Mutex<Vec<Unit>>>,
+    /// Whether a deletion fails.
+    fails: Arc<AtomicBool>,
+}
 
 impl Feeders for Idles {
     fn open(&self, unit: &Unit, _: &Version, token: Token) -> anyhow::Result<Box<dyn Feeder>> {
@@ -110,7 +117,9 @@ impl Feeders for Idles {
         }))
     }
 
-    fn delete(&self, _: &Unit, _: &Version) -> anyhow::Result<bool> {
+    fn delete(&self, unit: &Unit, _: &Version) -> anyhow::Result<bool> {
+        self.deleted.lock().unwrap().push(unit.clone());
+        anyhow::ensure!(!self.fails.load(Ordering::Relaxed), "it cannot go on now");
         Ok(true)
     }
 }
@@ -120,6 +129,7 @@ struct Place {
     topics: MemoryControl,
     clock: ManualClock,
     ids: Arc<AtomicU64>,
+    feeders: Idles,
 }
 
 fn definition() -> ViewDefinition {
@@ -143,6 +153,7 @@ impl Place {
             topics: MemoryControl::new("main", clock.clone()),
             clock,
             ids: Arc::default(),
+            feeders: Idles::default(),
         };
         let ids = Arc::clone(&place.ids);
         let mut client = CatalogClient::create(
@@ -182,11 +193,25 @@ impl Place {
             settings,
             Arc::new(control.expect("a catalog")),
             clock,
-            Box::new(Idles),
+            Box::new(self.feeders.clone()),
             // No jitter: every number is a whole number of jitters.
             Box::new(move || u128::from(ids.fetch_add(1, Ordering::Relaxed)) * JITTER.as_millis()),
         )
     }
+}
+
+/// Returns the place of another installation, which holds one copy of a version, of the worker `worker`.
+fn held() -> (World, Place) {
+    let mut world = World::new();
+    world.start("search@v1", to_tantivy(1));
+    world.claim("search/v1/c0/s0", "a:1");
+    let place = Place {
+        topics: world.control.clone(),
+        clock: world.clock.clone(),
+        ids: Arc::default(),
+        feeders: Idles::default(),
+    };
+    (world, place)
 }
 
 fn step(pool: &mut Pool) -> Arc<State> {
@@ -304,4 +329,45 @@ fn a_log_that_does_not_answer_holds_a_round_up_once_and_not_for_every_unit() {
     assert_eq!(*waited.lock().unwrap(), Some(1));
     pool.close();
     assert_eq!(*waited.lock().unwrap(), Some(2));
+}
+
+#[test]
+fn what_nobody_needs_of_a_copy_is_deleted_once_also_if_it_never_reported() {
+    for ends in ["retired", "taken out"] {
+        let (mut world, place) = held();
+        match ends {
+            "retired" => _ = world.give_up("search@v1"),
+            _ => world.change("search@v1", to_tantivy(0)),
+        }
+        let mut other = place.pool("other", 8);
+        let mut pool = place.pool("worker", 8);
+        for _ in 0..3 {
+            step(&mut other);
+            step(&mut pool);
+        }
+        let expected: Unit = "search/v1/c0/s0".parse().unwrap();
+        assert_eq!(*place.feeders.deleted.lock().unwrap(), [expected], "{ends}");
+        pool.close();
+        other.close();
+    }
+}
+
+#[test]
+fn a_deletion_that_fails_is_tried_again_less_and_less_often() {
+    let (mut world, place) = held();
+    world.give_up("search@v1");
+    place.feeders.fails.store(true, Ordering::Relaxed);
+    let mut pool = place.pool("worker", 8);
+    let tries = || place.feeders.deleted.lock().unwrap().len();
+    for _ in 0..150 {
+        step(&mut pool);
+        place.clock.advance(Duration::from_millis(100));
+    }
+    assert_eq!(tries(), 4, "at once, and after 1, 3 and 7 seconds");
+    place.feeders.fails.store(false, Ordering::Relaxed);
+    place.clock.advance(Duration::from_secs(8));
+    step(&mut pool);
+    step(&mut pool);
+    assert_eq!(tries(), 5);
+    pool.close();
 }
