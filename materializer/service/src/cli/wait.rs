@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use materializer_migrations::status::VersionStatus;
+use materializer_migrations::versions::Soak;
 use materializer_migrations::{CatalogClient, Role, Status};
 use materializer_model::progress::Phase;
 use materializer_model::{Clock, Monotonic, VersionId};
@@ -36,7 +37,7 @@ enum Goal {
     CaughtUp,
     /// Every gate holds.
     Ready,
-    /// The alias names it.
+    /// The alias names it, in the sink and in every gateway.
     Live,
     /// Nothing of it is left.
     Retired,
@@ -170,9 +171,16 @@ fn is_reached(
             first == Some(Phase::Tailing) && phases.all(|phase| phase == Phase::Tailing)
         }
         Goal::Ready => seen.is_some_and(|seen| seen.ready || seen.role == Role::Live),
-        Goal::Live => role == Some(Role::Live),
+        Goal::Live => role == Some(Role::Live) && is_confirmed(client, id),
         Goal::Retired => role == Some(Role::Retired),
     })
+}
+
+/// Says whether the view's alias was read back everywhere: who waits for a version reads it next.
+fn is_confirmed(client: &CatalogClient, id: &VersionId) -> bool {
+    let view = client.state().catalog().view(&id.view);
+    let alias = view.and_then(|view| view.alias.as_ref());
+    alias.is_some_and(|alias| alias.soak != Soak::Unconfirmed)
 }
 
 fn timed_out(
