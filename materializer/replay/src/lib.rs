@@ -12,9 +12,11 @@ mod lanes;
 mod pacing;
 mod partitioner;
 pub mod verify;
+mod work;
 mod worker;
 
 #[cfg(feature = "mutations")]
 pub use defect::Defect;
 pub use pacing::Pacing;
+pub use work::Work;
 pub use worker::{Ports, Settings, Step, Worker};

@@ -7,11 +7,11 @@
 //!
 //! Claiming a unit, publishing its progress and deciding what it is to do are left to others.
 
+mod commit;
 mod open;
 mod report;
 mod take;
 
-use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,19 +19,18 @@ use materializer_model::definition::ViewDefinition;
 use materializer_model::ports::{
     Claims, DeadLetters, Derive, LogError, LogObserver, LogReader, Sink,
 };
-use materializer_model::progress::{Directive, Feed, GateReading, Health, Lag, Phase};
+use materializer_model::progress::{Directive, Feed, GateReading, Health, Lag};
 use materializer_model::{
     Batch, Checkpoint, Clock, Commit, Counts, Monotonic, Mutation, ProcessId, RowBatch, Timestamp,
     Token, Unit, WorkerId,
 };
 use tracing::{info, warn};
 
-use crate::defect::Defect;
 use crate::gates::Held;
 use crate::halt::{Failure, Halt};
 use crate::lanes::Lanes;
 use crate::pacing::{Backoff, Pacing};
-use materializer_model::defect::is_planted;
+use crate::work::Work;
 
 /// Who a worker is, and what it feeds.
 #[derive(Clone, Debug)]
@@ -135,6 +134,8 @@ pub struct Worker {
     committed: Option<Checkpoint>,
     /// The commit whose outcome is not known yet.
     outstanding: Option<Arc<Commit>>,
+    /// When that commit was first submitted.
+    submitted_at: Monotonic,
     /// What was taken in since the last commit.
     batch: Batch,
     /// When the batch got its first mutation.
@@ -155,6 +156,7 @@ pub struct Worker {
     /// When the committed position last moved, or had nowhere to go.
     moved_at: Monotonic,
     rate: Rate,
+    work: Work,
     reading: Reading,
 }
 
@@ -174,6 +176,7 @@ impl Worker {
             lanes: None,
             committed: None,
             outstanding: None,
+            submitted_at: now,
             batch: Batch::default(),
             batch_since: now,
             counts: Counts::default(),
@@ -191,6 +194,7 @@ impl Worker {
                 since: now,
                 records: 0,
             },
+            work: Work::default(),
             reading: Reading::default(),
         }
     }
@@ -207,7 +211,9 @@ impl Worker {
         };
         let outcome = match retry_at {
             None => self.turn(directive),
-            Some(Some(at)) if at <= now => self.open(directive).map(|()| Step::Again),
+            Some(Some(at)) if at <= now => self
+                .timed(|work| &mut work.opening, |worker| worker.open(directive))
+                .map(|()| Step::Again),
             Some(Some(at)) => Ok(Step::Wait(at.since(now))),
             Some(None) => Ok(Step::Wait(self.settings.pacing.failed_retry)),
         };
@@ -236,6 +242,25 @@ impl Worker {
         }
     }
 
+    /// Returns what was done so far.
+    #[must_use]
+    pub fn work(&self) -> &Work {
+        &self.work
+    }
+
+    /// Does something, and adds the time that it takes to one of the totals.
+    fn timed<T>(
+        &mut self,
+        total: impl FnOnce(&mut Work) -> &mut Duration,
+        act: impl FnOnce(&mut Self) -> T,
+    ) -> T {
+        let began = self.now();
+        let outcome = act(self);
+        let took = self.now().since(began);
+        *total(&mut self.work) += took;
+        outcome
+    }
+
     fn now(&self) -> Monotonic {
         self.ports.clock.monotonic()
     }
@@ -248,8 +273,11 @@ impl Worker {
     fn turn(&mut self, directive: &Directive) -> Result<Step, Halt> {
         self.settle(directive)?;
         self.watch()?;
-        if self.outstanding.is_none() && self.is_due(directive) && self.submit()? {
-            return Ok(Step::Again);
+        if self.outstanding.is_none() && self.is_due(directive) {
+            let submitted = self.timed(|work| &mut work.submitting, Self::submit);
+            if submitted? {
+                return Ok(Step::Again);
+            }
         }
         let wait = self.settings.pacing.wait;
         match &directive.feed {
@@ -260,56 +288,6 @@ impl Worker {
             return Ok(Step::Wait(wait.min(Duration::from_millis(1))));
         }
         self.read(directive)
-    }
-
-    /// Learns the outcome of the outstanding commit, if it is there.
-    fn settle(&mut self, directive: &Directive) -> Result<(), Halt> {
-        if self.outstanding.is_none() {
-            return Ok(());
-        }
-        let full = self.batch.weight() >= self.settings.pacing.fold_bytes_max;
-        // Where nothing is read meanwhile there is nothing else to wait for.
-        let wait = if full || directive.feed != Feed::Feed {
-            self.settings.pacing.wait
-        } else {
-            Duration::ZERO
-        };
-        if self.ports.sink.settle(wait)?.is_some() {
-            self.landed();
-        }
-        Ok(())
-    }
-
-    /// Takes the outstanding commit for applied.
-    fn landed(&mut self) {
-        let Some(commit) = self.outstanding.take() else {
-            return;
-        };
-        let (now, broker) = (self.now(), self.broker());
-        let checkpoint = commit.checkpoint.clone();
-        if let Some(lanes) = &mut self.lanes {
-            for lane in &mut lanes.lanes {
-                let topic = &lanes.sources[lane.source].topic;
-                if let Some(at) = checkpoint.position(topic, lane.partition) {
-                    if at.next != lane.committed {
-                        self.moved_at = now;
-                    }
-                    lane.committed = at.next;
-                    lane.anchor_stored = at.anchor;
-                    lane.epoch_stored = at.epoch;
-                    lane.oldest_sent = None;
-                    lane.settle(now, broker);
-                }
-            }
-        }
-        let passed = |rewind: &Rewind| !checkpoint.is_behind(&rewind.until);
-        if self.rewind.as_ref().is_some_and(passed) {
-            info!(unit = %self.settings.unit, "the unit is past its last reported position again");
-            self.rewind = None;
-        }
-        self.committed = Some(checkpoint);
-        self.committed_at = now;
-        self.backoff.reset();
     }
 
     /// Compares the log's ends and topics with what was read.
@@ -331,77 +309,6 @@ impl Worker {
         self.prove_reach(broker)
     }
 
-    fn has_more_to_commit(&self) -> bool {
-        let moved = self.lanes.as_ref().is_some_and(Lanes::moved);
-        moved || !self.batch.is_empty() || (self.lanes.is_some() && self.committed.is_none())
-    }
-
-    fn is_due(&self, directive: &Directive) -> bool {
-        let Some(lanes) = &self.lanes else {
-            return false;
-        };
-        let pacing = &self.settings.pacing;
-        let now = self.now();
-        let full = self.batch.weight() >= pacing.fold_bytes_max;
-        // The whole gap in one window, so that readers do not see values go back.
-        if let Some(rewind) = &self.rewind
-            && !lanes.covers(&rewind.until)
-            && !full
-        {
-            return false;
-        }
-        if self.batch.is_empty() {
-            let moved = self.has_more_to_commit() || lanes.are_stale();
-            let waited = now.since(self.committed_at) >= pacing.empty_age;
-            return moved && (waited || directive.feed == Feed::Drain);
-        }
-        let age = now.since(self.batch_since);
-        let due = match self.phase() {
-            Phase::Tailing => self.batch.len() >= pacing.tailing_keys || age >= pacing.tailing_age,
-            Phase::Starting | Phase::Replaying => {
-                self.batch.weight() >= pacing.replaying_bytes || age >= pacing.replaying_age
-            }
-        };
-        due || full || directive.feed != Feed::Feed
-    }
-
-    /// Sends what was taken in to the sink; says whether it did.
-    fn submit(&mut self) -> Result<bool, Halt> {
-        if self.letters_unflushed {
-            let wait = self.settings.pacing.wait;
-            match self.ports.dead_letters.flushed(wait) {
-                Ok(true) => self.letters_unflushed = false,
-                Ok(false) => return Ok(false),
-                Err(error) => {
-                    // Letters are lost, and which is not told: their records are read again.
-                    self.forget();
-                    return Err(error.into());
-                }
-            }
-        }
-        let (now, broker) = (self.now(), self.broker());
-        let Some(lanes) = &mut self.lanes else {
-            return Ok(false);
-        };
-        let hollow = is_planted(Defect::CheckpointBeforeData) && lanes.moved();
-        let seq = self.committed.as_ref().map_or(0, |held| held.seq) + 1;
-        let commit = Arc::new(Commit {
-            batch: if hollow {
-                Batch::default()
-            } else {
-                mem::take(&mut self.batch)
-            },
-            previous: self.committed.clone(),
-            checkpoint: lanes.checkpoint(seq, self.counts, now, broker),
-        });
-        for lane in &mut lanes.lanes {
-            lane.oldest_sent = lane.oldest_folded.take();
-        }
-        self.outstanding = Some(Arc::clone(&commit));
-        self.ports.sink.submit(commit)?;
-        Ok(true)
-    }
-
     /// Takes in the rows at hand, or asks the log for more.
     fn read(&mut self, directive: &Directive) -> Result<Step, Halt> {
         let now = self.now();
@@ -420,13 +327,21 @@ impl Worker {
             } else {
                 pacing.wait
             };
-            if let Err(error) = self.ports.reader.poll(wait, &mut self.rows) {
+            let polled = self.timed(
+                |work| &mut work.fetching,
+                |worker| worker.ports.reader.poll(wait, &mut worker.rows),
+            );
+            self.work.bytes += u64::try_from(self.rows.bytes_len()).unwrap_or(u64::MAX);
+            if let Err(error) = polled {
                 self.wait_for_log(error)?;
             } else {
                 self.log_backoff.reset();
             }
         }
-        self.take_rows(directive)?;
+        self.timed(
+            |work| &mut work.deriving,
+            |worker| worker.take_rows(directive),
+        )?;
         if self.blocked.is_some() {
             return Ok(Step::Wait(pacing.wait));
         }
@@ -437,6 +352,7 @@ impl Worker {
     fn wait_for_log(&mut self, error: LogError) -> Result<(), Halt> {
         match Halt::from(error) {
             Halt::Retry(why) => {
+                self.work.retries += 1;
                 let until = self.log_backoff.after(self.now(), &self.settings.pacing);
                 self.log_wait = Some((until, why));
                 Ok(())
@@ -451,6 +367,7 @@ impl Worker {
         let unit = &self.settings.unit;
         match halt {
             Halt::Retry(why) => {
+                self.work.retries += 1;
                 let retry_at = self.backoff.after(now, &self.settings.pacing);
                 warn!(%unit, why, "the unit waits");
                 self.state = State::Closed { retry_at, why };

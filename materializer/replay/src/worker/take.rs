@@ -23,7 +23,7 @@ impl Worker {
     }
 
     fn take_from(&mut self, rows: &RowBatch, directive: &Directive) -> Result<(), Halt> {
-        self.blocked = None;
+        let stood_at = self.blocked.take().and_then(|failure| failure.at);
         let now = self.now();
         for row in rows.rows().skip(self.rows_taken) {
             if self.batch.weight() >= self.settings.pacing.fold_bytes_max {
@@ -32,6 +32,11 @@ impl Worker {
             match row {
                 LogRow::Record(record) => {
                     if !self.take_record(&record, directive)? {
+                        if let Some(failure) = &self.blocked
+                            && failure.at != stood_at
+                        {
+                            self.work.failed += 1;
+                        }
                         return Ok(());
                     }
                 }
@@ -66,14 +71,19 @@ impl Worker {
         self.scratch.clear();
         if !directive.skips.is_empty() && directive.skips.contains(&record.origin()) {
             self.counts.skipped += 1;
+            self.work.skipped += 1;
             self.pass_over(record, compacts);
         } else if let Some(failure) = misplaced(lanes, at, record) {
             self.blocked = Some(failure);
             return Ok(false);
         } else {
             match self.derive(record) {
-                Ok(()) if self.scratch.is_empty() => self.pass_over(record, compacts),
-                Ok(()) => {}
+                Ok(()) if self.scratch.is_empty() => {
+                    self.work.excluded += 1;
+                    self.pass_over(record, compacts);
+                }
+                Ok(()) if self.scratch.iter().all(is_delete) => self.work.deletes += 1,
+                Ok(()) => self.work.upserts += 1,
                 Err(poison) => {
                     if !self.set_aside(record, poison, directive)? {
                         return Ok(false);
@@ -130,6 +140,7 @@ impl Worker {
             }
             OnError::Skip => {
                 self.counts.skipped += 1;
+                self.work.skipped += 1;
                 Ok(true)
             }
             OnError::DeadLetter { limit, .. } if self.counts.dead >= *limit => {
@@ -165,6 +176,7 @@ impl Worker {
                 }
                 self.letters_unflushed = true;
                 self.counts.dead += 1;
+                self.work.dead_letters += 1;
                 Ok(true)
             }
         }
@@ -198,8 +210,12 @@ impl Worker {
 
     fn is_unseen_delete(&self, mutation: &Mutation) -> bool {
         let seen = self.batch.mutations().iter();
-        mutation.change == Change::Delete && !seen.into_iter().any(|m| m.key == mutation.key)
+        is_delete(mutation) && !seen.into_iter().any(|m| m.key == mutation.key)
     }
+}
+
+fn is_delete(mutation: &Mutation) -> bool {
+    mutation.change == Change::Delete
 }
 
 fn located(poison: &Poison) -> String {

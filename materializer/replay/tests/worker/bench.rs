@@ -18,12 +18,12 @@ use materializer_model::ports::{
 };
 use materializer_model::progress::{Claim, Directive, Feed, Health, StoredCheckpoint};
 use materializer_model::{
-    CatalogId, Change, ClaimId, Key, Mutation, Offset, Partition, Poison, PoisonKind, ProcessId,
-    Record, Row, RowBatch, Timestamp, Token, Topic, Unit, WorkerId,
+    CatalogId, Change, ClaimId, Clock, Key, Mutation, Offset, Partition, Poison, PoisonKind,
+    ProcessId, Record, Row, RowBatch, Timestamp, Token, Topic, Unit, WorkerId,
 };
 use materializer_replay::{Pacing, Ports, Settings, Step, Worker};
 
-/// The row is the value; `!…` is poison.
+/// The row is the value; `-` is nothing to the view, `!…` is poison.
 struct Plain;
 
 fn mutation(record: &Record<'_>, change: Change) -> Option<Mutation> {
@@ -38,6 +38,7 @@ impl Derive for Plain {
     fn apply(&self, record: &Record<'_>, out: &mut Vec<Mutation>) -> Result<(), Poison> {
         let change = match record.value {
             None => Change::Delete,
+            Some(b"-") => return Ok(()),
             Some([b'!', ..]) => return Err(Poison::new(PoisonKind::Decode, "", "begins with `!`")),
             Some(value) => Change::Upsert {
                 row: Row::new(value),
@@ -192,7 +193,11 @@ impl Bench {
 
     /// Starts a worker; each has the next claim.
     pub(crate) fn worker(&self, claim: u64) -> Worker {
-        let clock = Arc::new(self.clock.clone());
+        self.worker_on(Arc::new(self.clock.clone()), claim)
+    }
+
+    /// Starts a worker that reads the time from a clock of its own.
+    pub(crate) fn worker_on(&self, clock: Arc<dyn Clock>, claim: u64) -> Worker {
         let token = Token {
             catalog: CatalogId::new("catalog"),
             claim_offset: claim,

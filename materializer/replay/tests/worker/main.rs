@@ -5,3 +5,4 @@ mod bench;
 mod directives;
 mod poison;
 mod refusals;
+mod work;

@@ -1,0 +1,145 @@
+//! Committing: when what was taken in is due, its way to the sink, and what is learned of its outcome.
+
+use std::mem;
+use std::sync::Arc;
+use std::time::Duration;
+
+use materializer_model::progress::{Directive, Feed, Phase};
+use materializer_model::{Batch, Commit};
+use tracing::info;
+
+use super::{Rewind, Worker};
+use crate::defect::Defect;
+use crate::halt::Halt;
+use crate::lanes::Lanes;
+use materializer_model::defect::is_planted;
+
+impl Worker {
+    /// Learns the outcome of the outstanding commit, if it is there.
+    pub(super) fn settle(&mut self, directive: &Directive) -> Result<(), Halt> {
+        if self.outstanding.is_none() {
+            return Ok(());
+        }
+        let full = self.batch.weight() >= self.settings.pacing.fold_bytes_max;
+        // Where nothing is read meanwhile there is nothing else to wait for.
+        let wait = if full || directive.feed != Feed::Feed {
+            self.settings.pacing.wait
+        } else {
+            Duration::ZERO
+        };
+        let settled = self.timed(
+            |work| &mut work.settling,
+            |worker| worker.ports.sink.settle(wait),
+        );
+        if settled?.is_some() {
+            self.landed();
+        }
+        Ok(())
+    }
+
+    /// Takes the outstanding commit for applied.
+    pub(super) fn landed(&mut self) {
+        let Some(commit) = self.outstanding.take() else {
+            return;
+        };
+        let (now, broker) = (self.now(), self.broker());
+        self.work.commits += 1;
+        self.work.committing += now.since(self.submitted_at);
+        let checkpoint = commit.checkpoint.clone();
+        if let Some(lanes) = &mut self.lanes {
+            for lane in &mut lanes.lanes {
+                let topic = &lanes.sources[lane.source].topic;
+                if let Some(at) = checkpoint.position(topic, lane.partition) {
+                    if at.next != lane.committed {
+                        self.moved_at = now;
+                    }
+                    lane.committed = at.next;
+                    lane.anchor_stored = at.anchor;
+                    lane.epoch_stored = at.epoch;
+                    lane.oldest_sent = None;
+                    lane.settle(now, broker);
+                }
+            }
+        }
+        let passed = |rewind: &Rewind| !checkpoint.is_behind(&rewind.until);
+        if self.rewind.as_ref().is_some_and(passed) {
+            info!(unit = %self.settings.unit, "the unit is past its last reported position again");
+            self.rewind = None;
+        }
+        self.committed = Some(checkpoint);
+        self.committed_at = now;
+        self.backoff.reset();
+    }
+
+    pub(super) fn has_more_to_commit(&self) -> bool {
+        let moved = self.lanes.as_ref().is_some_and(Lanes::moved);
+        moved || !self.batch.is_empty() || (self.lanes.is_some() && self.committed.is_none())
+    }
+
+    pub(super) fn is_due(&self, directive: &Directive) -> bool {
+        let Some(lanes) = &self.lanes else {
+            return false;
+        };
+        let pacing = &self.settings.pacing;
+        let now = self.now();
+        let full = self.batch.weight() >= pacing.fold_bytes_max;
+        // The whole gap in one window, so that readers do not see values go back.
+        if let Some(rewind) = &self.rewind
+            && !lanes.covers(&rewind.until)
+            && !full
+        {
+            return false;
+        }
+        if self.batch.is_empty() {
+            let moved = self.has_more_to_commit() || lanes.are_stale();
+            let waited = now.since(self.committed_at) >= pacing.empty_age;
+            return moved && (waited || directive.feed == Feed::Drain);
+        }
+        let age = now.since(self.batch_since);
+        let due = match self.phase() {
+            Phase::Tailing => self.batch.len() >= pacing.tailing_keys || age >= pacing.tailing_age,
+            Phase::Starting | Phase::Replaying => {
+                self.batch.weight() >= pacing.replaying_bytes || age >= pacing.replaying_age
+            }
+        };
+        due || full || directive.feed != Feed::Feed
+    }
+
+    /// Sends what was taken in to the sink; says whether it did.
+    pub(super) fn submit(&mut self) -> Result<bool, Halt> {
+        if self.letters_unflushed {
+            let wait = self.settings.pacing.wait;
+            match self.ports.dead_letters.flushed(wait) {
+                Ok(true) => self.letters_unflushed = false,
+                Ok(false) => return Ok(false),
+                Err(error) => {
+                    // Letters are lost, and which is not told: their records are read again.
+                    self.forget();
+                    return Err(error.into());
+                }
+            }
+        }
+        let (now, broker) = (self.now(), self.broker());
+        let Some(lanes) = &mut self.lanes else {
+            return Ok(false);
+        };
+        let hollow = is_planted(Defect::CheckpointBeforeData) && lanes.moved();
+        let seq = self.committed.as_ref().map_or(0, |held| held.seq) + 1;
+        let commit = Arc::new(Commit {
+            batch: if hollow {
+                Batch::default()
+            } else {
+                mem::take(&mut self.batch)
+            },
+            previous: self.committed.clone(),
+            checkpoint: lanes.checkpoint(seq, self.counts, now, broker),
+        });
+        for lane in &mut lanes.lanes {
+            lane.oldest_sent = lane.oldest_folded.take();
+        }
+        self.outstanding = Some(Arc::clone(&commit));
+        self.submitted_at = now;
+        self.ports.sink.submit(commit)?;
+        Ok(true)
+    }
+}
