@@ -8,7 +8,8 @@ use materializer_model::ports::{LogError, LogObserver, TopicAnswer};
 use materializer_model::{Partition, Topic};
 use rdkafka::admin::{AdminOptions, NewPartitions};
 
-use crate::kafka_scene::{LIMIT, Scene, now};
+use crate::installation::wait_until;
+use crate::kafka_scene::Scene;
 
 #[test]
 #[ignore = "needs Kafka and Redis: ./dev test"]
@@ -17,19 +18,10 @@ fn the_observer_notices_new_partitions_and_an_unknown_topic() {
     let observer = scene.observer();
     observer.watch(BTreeMap::from([(scene.topic.clone(), Pace::Tailing)]));
     let wait_for = |partition| {
-        let limit = now() + LIMIT;
-        while observer
-            .ends()
-            .get(&scene.topic, Partition(partition))
-            .is_none()
-        {
-            assert!(
-                now() < limit,
-                "partition {partition}: {:?}",
-                observer.ends()
-            );
-            std::thread::yield_now();
-        }
+        wait_until("the end of a partition", || {
+            let ends = observer.ends();
+            ends.get(&scene.topic, Partition(partition)).is_some()
+        });
     };
     wait_for(0);
     let more = NewPartitions::new(scene.topic.as_str(), 3);
@@ -57,15 +49,16 @@ fn the_observer_tells_changed_settings_and_a_topic_that_is_gone_without_being_as
     let topics = [&scene.topic, &other.topic].map(|topic| (topic.clone(), Pace::Tailing));
     observer.watch(BTreeMap::from(topics));
     let wait_for = |topic: &Topic, holds: &dyn Fn(&TopicAnswer) -> bool| {
-        let limit = now() + LIMIT;
-        loop {
+        let mut asked = None;
+        wait_until("the observer tells it", || {
             let known = observer.facts();
-            if let Some(answer) = known.get(topic).filter(|answer| holds(answer)) {
-                return answer.asked;
-            }
-            assert!(now() < limit, "{known:?}");
-            std::thread::yield_now();
-        }
+            asked = known
+                .get(topic)
+                .filter(|answer| holds(answer))
+                .map(|answer| answer.asked);
+            asked.is_some()
+        });
+        asked.expect("waited for above")
     };
     let policy = |answer: &TopicAnswer| answer.facts.as_ref().ok().and_then(|facts| facts.policy);
     let first = wait_for(&scene.topic, &|answer| {
@@ -82,10 +75,10 @@ fn the_observer_tells_changed_settings_and_a_topic_that_is_gone_without_being_as
     wait_for(&other.topic, &|answer| {
         matches!(answer.facts, Err(LogError::Refused(_)))
     });
-    let ends = observer.ends();
-    let asked = |scene: &Scene| ends.get(&scene.topic, Partition(0)).expect("an end").asked;
-    assert!(
-        asked(&scene) > later,
-        "the ends of the other stay fresh: {ends:?}"
-    );
+    let (topic, partition) = (&scene.topic, Partition(0));
+    wait_until("the ends of the other stay fresh", || {
+        let ends = observer.ends();
+        ends.get(topic, partition)
+            .is_some_and(|end| end.asked > later)
+    });
 }
