@@ -8,25 +8,21 @@
 //! Invariants, as long as events are appended by those: at most one version of a view is `Live`, at
 //! most one is `Standby`; the alias names the live one; version numbers are never used again.
 
+mod requests;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use materializer_model::ports::{ControlIdentity, ControlRecord};
-use materializer_model::progress::GateReading;
 use materializer_model::{CatalogId, EventId, Offset, Timestamp, VersionId, ViewName};
 
-use crate::event::{Body, Envelope, Read, SCHEMA, Started, Verb};
+use crate::event::{Body, Envelope, Read, SCHEMA, Started};
 use crate::lifecycle::{Cause, Role};
-use crate::plan::Plan;
 use crate::versions::{Mark, Soak, Version, View};
 
-/// How long after its append time a request may be carried out.
-pub const REQUEST_EXPIRES: Duration = Duration::from_secs(60);
-
-/// How many answered requests are remembered, the newest ones.
-const ANSWERED_KEPT: usize = 256;
+use requests::Requests;
+pub use requests::{Answer, Asked, REQUEST_EXPIRES};
 
 /// Whether an event counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,55 +72,7 @@ pub struct Catalog {
     newer: Option<Newer>,
     revisions: BTreeMap<ViewName, u64>,
     views: BTreeMap<ViewName, View>,
-    requests: BTreeMap<EventId, Asked>,
-}
-
-/// A request and what became of it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Asked {
-    /// Where it stands.
-    pub at: Mark,
-    /// Who asks.
-    pub who: String,
-    /// Why.
-    pub why: String,
-    /// What for.
-    pub verb: Verb,
-    /// The plan that was shown.
-    pub plan: Plan,
-    /// Whether a coordinator works on it.
-    pub taken: bool,
-    /// What was answered, and where.
-    pub answer: Option<(Mark, Answer)>,
-}
-
-/// The answer to a request.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Answer {
-    /// It was done by the fact at the answer's offset.
-    Done {
-        /// The gates as they were read, where the fact rests on gates.
-        gates: Vec<GateReading>,
-    },
-    /// It was so already.
-    Nothing(String),
-    /// It was refused.
-    Refused {
-        /// Why.
-        why: String,
-        /// What to type instead.
-        hint: Option<String>,
-        /// The gates as they were read, where one of them is the reason.
-        gates: Vec<GateReading>,
-    },
-}
-
-impl Asked {
-    /// Returns the last broker time at which it may be carried out.
-    #[must_use]
-    pub fn expires(&self) -> Timestamp {
-        self.at.appended.plus(REQUEST_EXPIRES)
-    }
+    requests: Requests,
 }
 
 impl Catalog {
@@ -193,10 +141,7 @@ impl Catalog {
     /// Returns the requests without an answer, in the order of the log.
     #[must_use]
     pub fn outstanding(&self) -> Vec<(&EventId, &Asked)> {
-        let open = self.requests.iter().filter(|(_, r)| r.answer.is_none());
-        let mut open: Vec<_> = open.collect();
-        open.sort_by_key(|(_, asked)| asked.at.offset);
-        open
+        self.requests.outstanding()
     }
 
     /// Takes the next record of the catalog's topic in and says whether it counts.
@@ -253,10 +198,10 @@ impl Catalog {
             return Verdict::Misplaced;
         }
         if let Some(id) = &event.answers {
-            self.answer(id, &event.body, at);
+            self.requests.answer(id, &event.body, at);
         }
         if let Body::Request { verb, plan } = event.body {
-            self.requests.entry(event.id).or_insert(Asked {
+            let asked = Asked {
                 at,
                 who: event.who,
                 why: event.why,
@@ -264,7 +209,8 @@ impl Catalog {
                 plan,
                 taken: false,
                 answer: None,
-            });
+            };
+            self.requests.ask(event.id, asked);
         } else {
             let by = format!("{}: {}", event.who, event.why);
             self.apply_fact(event.body, by, at);
@@ -361,31 +307,6 @@ impl Catalog {
         view.retired = Some(at);
     }
 
-    fn answer(&mut self, id: &EventId, body: &Body, at: Mark) {
-        let Some(asked) = self.requests.get_mut(id) else {
-            return;
-        };
-        let Some(answer) = answer_in(body) else {
-            asked.taken = true;
-            return;
-        };
-        asked.answer.get_or_insert((at, answer));
-        self.forget_answered();
-    }
-
-    /// Keeps the requests that are remembered few: the oldest answered ones go.
-    fn forget_answered(&mut self) {
-        let answered = |asked: &Asked| asked.answer.is_some().then_some(asked.at.offset);
-        let mut offsets: Vec<Offset> = self.requests.values().filter_map(answered).collect();
-        if offsets.len() <= ANSWERED_KEPT {
-            return;
-        }
-        offsets.sort_unstable();
-        let oldest_kept = offsets[offsets.len() - ANSWERED_KEPT];
-        self.requests
-            .retain(|_, asked| answered(asked).is_none_or(|at| at >= oldest_kept));
-    }
-
     fn version_mut(&mut self, id: &VersionId) -> Option<&mut Version> {
         self.views.get_mut(&id.view)?.versions.get_mut(&id.number)
     }
@@ -407,41 +328,6 @@ impl Catalog {
             version.paused = paused;
         }
     }
-}
-
-/// Returns the answer that a body gives to the request that it names; nothing where it says that one
-/// will follow.
-fn answer_in(body: &Body) -> Option<Answer> {
-    let answer = match body {
-        Body::Taken {} => return None,
-        Body::Nothing { why } => Answer::Nothing(why.clone()),
-        Body::Refused { why, hint, gates } => Answer::Refused {
-            why: why.clone(),
-            hint: hint.clone(),
-            gates: gates.clone(),
-        },
-        Body::Promoted { evidence, .. } | Body::RolledBack { evidence, .. } => Answer::Done {
-            gates: evidence.clone(),
-        },
-        Body::Request { .. }
-        | Body::CatalogCreated { .. }
-        | Body::Adopted { .. }
-        | Body::NoOp {}
-        | Body::Started(_)
-        | Body::SettingsChanged { .. }
-        | Body::AliasConfirmed { .. }
-        | Body::SoakInterrupted { .. }
-        | Body::SoakRestarted { .. }
-        | Body::SoakEnded { .. }
-        | Body::ViewRetired { .. }
-        | Body::Retiring { .. }
-        | Body::Retired { .. }
-        | Body::Aborted { .. }
-        | Body::Paused { .. }
-        | Body::Resumed { .. }
-        | Body::Skipped { .. } => Answer::Done { gates: Vec::new() },
-    };
-    Some(answer)
 }
 
 fn newer_body(event: &Envelope<serde_json::Value>) -> String {
@@ -585,27 +471,5 @@ mod tests {
         assert_eq!(fold(&mut catalog, &next, 0), Verdict::Newer);
         assert_eq!(catalog.revision(&view()), 2, "every release counts alike");
         assert_eq!((catalog.known_to(), catalog.next()), (Offset(1), Offset(3)));
-    }
-
-    #[test]
-    fn the_answered_requests_that_are_remembered_are_bounded() {
-        let mut catalog = begun();
-        let abort = || Body::Request {
-            verb: Verb::Abort {
-                version: "products@v1".parse().expect("a version"),
-            },
-            plan: Plan::Nothing { why: String::new() },
-        };
-        for number in 0..ANSWERED_KEPT + 10 {
-            let mut asked = event(&[], abort());
-            asked.id = EventId::new(number.to_string());
-            assert_eq!(fold(&mut catalog, &asked, 0), Verdict::Accepted);
-            let mut answer = event(&[], Body::Nothing { why: String::new() });
-            answer.answers = Some(asked.id);
-            assert_eq!(fold(&mut catalog, &answer, 0), Verdict::Accepted);
-        }
-        assert_eq!(catalog.requests.len(), ANSWERED_KEPT);
-        assert!(catalog.request(&EventId::new("9")).is_none());
-        assert!(catalog.request(&EventId::new("10")).is_some());
     }
 }
