@@ -1,0 +1,40 @@
+//! Holds `docs/guarantees.md` to tests that exist.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+/// Adds the names of all functions in the sources below a folder.
+fn functions(folder: &Path, names: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            functions(&path, names);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path).expect("a source");
+            let defined = text.split("fn ").skip(1);
+            let name = |rest: &str| rest.split(['(', '<']).next().map(str::to_owned);
+            names.extend(defined.filter_map(name));
+        }
+    }
+}
+
+#[test]
+fn every_test_that_a_promise_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut names = BTreeSet::new();
+    for folder in ["materializer", "migrations", "sinks", "tests"] {
+        functions(&root.join(folder), &mut names);
+    }
+    let page = fs::read_to_string(root.join("docs/guarantees.md")).expect("the page");
+    let quoted = page.split('`').skip(1).step_by(2);
+    let tests: Vec<&str> = quoted
+        .filter(|word| word.matches('_').count() >= 3)
+        .collect();
+    assert!(tests.len() > 40, "the page names {} tests", tests.len());
+    let missing: Vec<&&str> = tests
+        .iter()
+        .filter(|test| !names.contains(**test))
+        .collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
