@@ -18,12 +18,15 @@ impl Fitting {
         Self(known.map_or_else(|| ALL.to_vec(), |one| vec![one]))
     }
 
-    /// Takes a record in; says whether any partitioner is left that fits.
+    /// Takes a record in if a partitioner that is left fits it, and says so. A record that none fits
+    /// changes nothing: what was proved is stored, and the record judged by it again.
     pub(crate) fn fits(&mut self, key: &[u8], partition: Partition, partitions: i32) -> bool {
-        if partitions > 1 {
-            self.0.retain(|one| one.place(key, partitions) == partition);
+        let fits = |one: &Partitioner| partitions == 1 || one.place(key, partitions) == partition;
+        let any = self.0.iter().any(fits);
+        if any {
+            self.0.retain(fits);
         }
-        !self.0.is_empty()
+        any
     }
 
     /// Returns the partitioner, once only one is left.

@@ -317,7 +317,7 @@ impl Worker {
             if now < *until {
                 return Ok(Step::Wait(until.since(now).min(pacing.wait)));
             }
-            self.log_wait = None;
+            self.assign()?;
         }
         if self.rows_taken == self.rows.len() {
             self.rows.clear();
@@ -346,6 +346,17 @@ impl Worker {
             return Ok(Step::Wait(pacing.wait));
         }
         Ok(Step::Again)
+    }
+
+    /// Has the reader go on where what was taken in ends: after a fault it may have passed over what it
+    /// could not read.
+    fn assign(&mut self) -> Result<(), Halt> {
+        let lanes = self.lanes.as_ref().expect("read because it is open");
+        self.ports.reader.assign(&lanes.assignments())?;
+        self.rows.clear();
+        self.rows_taken = 0;
+        self.log_wait = None;
+        Ok(())
     }
 
     /// Stops asking the log for a while; the sink goes on.

@@ -77,11 +77,7 @@ impl Worker {
             Found::Known | Found::Unapplied | Found::Other => self.restart(found, reported),
         }
         self.prove(reported)?;
-        let lanes = self.lanes.as_ref().expect("proved above");
-        self.ports.reader.assign(&lanes.assignments())?;
-        self.rows.clear();
-        self.rows_taken = 0;
-        self.log_wait = None;
+        self.assign()?;
         if let Some(commit) = self.outstanding.clone() {
             self.ports.sink.submit(commit)?;
         }

@@ -23,6 +23,9 @@ impl Worker {
     }
 
     fn take_from(&mut self, rows: &RowBatch, directive: &Directive) -> Result<(), Halt> {
+        if rows.len() == self.rows_taken {
+            return Ok(()); // what it stands before is still to come
+        }
         let stood_at = self.blocked.take().and_then(|failure| failure.at);
         let now = self.now();
         for row in rows.rows().skip(self.rows_taken) {

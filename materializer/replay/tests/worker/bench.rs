@@ -11,7 +11,8 @@ use materializer_model::definition::{
     ViewDefinition,
 };
 use materializer_model::memory::{
-    ManualClock, MemoryDeadLetters, MemoryLog, MemoryRecord, MemoryStore, TopicSettings,
+    ManualClock, MemoryDeadLetters, MemoryLog, MemoryReader, MemoryRecord, MemoryStore,
+    TopicSettings,
 };
 use materializer_model::ports::{
     Assignment, Claims, ControlError, DeadLetter, DeadLetters, Derive, LogError, LogReader,
@@ -81,6 +82,27 @@ impl LogReader for Deaf {
     }
 }
 
+/// Where it is told so, fails and goes on behind what it could not read, as librdkafka does with a batch
+/// whose checksum is wrong.
+struct Skipping {
+    reader: MemoryReader,
+    skip: Arc<AtomicBool>,
+}
+
+impl LogReader for Skipping {
+    fn assign(&mut self, from: &[Assignment]) -> Result<(), LogError> {
+        self.reader.assign(from)
+    }
+
+    fn poll(&mut self, wait: Duration, out: &mut RowBatch) -> Result<(), LogError> {
+        if !self.skip.swap(false, Ordering::Relaxed) {
+            return self.reader.poll(wait, out);
+        }
+        self.reader.poll(wait, &mut RowBatch::default())?;
+        Err(LogError::Unavailable("a batch cannot be read".into()))
+    }
+}
+
 /// Acknowledges letters when they are waited for, and not before; refuses those that it is to lose.
 struct Acknowledging {
     sent: Vec<DeadLetter>,
@@ -114,6 +136,8 @@ pub(crate) struct Bench {
     pub(crate) letters: MemoryDeadLetters,
     /// Whether the letters that are waited for next are lost.
     pub(crate) lose_letters: Arc<AtomicBool>,
+    /// Whether the rows that come next cannot be read at the first try.
+    pub(crate) skip_rows: Arc<AtomicBool>,
     pub(crate) clock: ManualClock,
     pub(crate) definition: ViewDefinition,
     pub(crate) directive: Directive,
@@ -142,6 +166,7 @@ impl Bench {
             store: MemoryStore::default(),
             letters: MemoryDeadLetters::default(),
             lose_letters: Arc::default(),
+            skip_rows: Arc::default(),
             clock: ManualClock::new(Timestamp(1_700_000_000_000)),
             definition: ViewDefinition {
                 view: unit.version.view.clone(),
@@ -207,7 +232,10 @@ impl Bench {
             reader: if self.hears_nothing {
                 Box::new(Deaf)
             } else {
-                Box::new(self.log.reader())
+                Box::new(Skipping {
+                    reader: self.log.reader(),
+                    skip: Arc::clone(&self.skip_rows),
+                })
             },
             observer: Arc::new(self.log.observer(clock.clone())),
             derive: Arc::new(Plain),

@@ -1,5 +1,6 @@
 //! What a unit is told to do, the part of the log that is its own, and how it says that it stands still.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use materializer_model::Partition;
@@ -143,4 +144,22 @@ fn a_unit_says_what_was_reported_of_it_until_the_sink_has_that_again() {
     bench.run(&mut next, 3);
     assert_eq!(next.progress().until, None);
     assert_eq!(bench.stored(), (rows(&[("a", "2")]), 2));
+}
+
+#[test]
+fn what_the_reader_passed_over_at_a_fault_is_read_before_what_stands_behind_it() {
+    let mut bench = Bench::new(TopicSettings::kept(1));
+    bench.produce(0, "a", Some("1"));
+    let mut worker = bench.worker(1);
+    bench.run(&mut worker, 3);
+    bench.produce(0, "a", None);
+    bench.produce(0, "b", Some("1"));
+    bench.skip_rows.store(true, Ordering::Relaxed);
+    bench.run(&mut worker, 3);
+    assert!(
+        !bench.skip_rows.load(Ordering::Relaxed),
+        "it was passed over"
+    );
+    assert_eq!(bench.stored(), (rows(&[("b", "1")]), 3));
+    assert_eq!(worker.progress().health, Health::Ok);
 }

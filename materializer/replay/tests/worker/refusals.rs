@@ -302,3 +302,21 @@ fn a_record_outside_of_its_keys_partition_stops_the_unit_unless_order_is_given_u
     check(Order::None, Ok(&[("a", "2")]));
     check(Order::Partition, Err("no known partitioner gives 0 of 2"));
 }
+
+#[test]
+fn a_record_outside_of_its_keys_partition_stops_the_next_worker_too() {
+    let mut bench = Bench::new(TopicSettings::kept(2));
+    // Only CRC-32 puts `a` there; both others put it into the other partition.
+    bench.produce(1, "a", Some("1"));
+    let mut worker = bench.worker(1);
+    bench.run(&mut worker, 3);
+    bench.produce(0, "d", Some("1"));
+    bench.produce(0, "a", Some("2"));
+    bench.run(&mut worker, 3);
+    let why = failed(&worker);
+    assert!(why.contains("no known partitioner gives 0 of 2"), "{why}");
+    let mut next = bench.worker(2);
+    bench.run(&mut next, 3);
+    assert_eq!(failed(&next), why);
+    assert_eq!(bench.stored().0, rows(&[("a", "1"), ("d", "1")]));
+}
