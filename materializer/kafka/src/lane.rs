@@ -144,8 +144,9 @@ impl LogReader for Lane {
         let mut fault = None;
         let topics = &self.topics;
         self.consumer.poll(wait, |row| {
-            if let Err(found) = copy(row, topics, out) {
-                fault.get_or_insert(found);
+            // librdkafka goes on behind a batch that it cannot read, as one with a wrong checksum.
+            if fault.is_none() {
+                fault = copy(row, topics, out).err();
             }
         });
         let context = self.consumer.client().context();

@@ -110,7 +110,8 @@ pub trait LogReader: Send {
     /// Adds what has arrived to `out`, waiting at most `wait` for the first row.
     ///
     /// # Errors
-    /// [`LogError`]; rows that were added before it are good.
+    /// [`LogError`]; rows that were added are good. What comes next may stand behind what could not be
+    /// read: whoever goes on assigns again first.
     fn poll(&mut self, wait: Duration, out: &mut RowBatch) -> Result<(), LogError>;
 }
 
