@@ -38,10 +38,14 @@ pub(super) fn read(context: &Context, files: &[PathBuf]) -> Result<Vec<Defined>,
             })),
             Err(found) => {
                 faults += found.all().len();
-                context.output.note(match context.output.format() {
-                    Format::Text => format!("{found}\n"),
-                    Format::Json => serde_json::to_string(&found)?,
-                })?;
+                match context.output.format() {
+                    Format::Text => context.output.note(format!("{found}\n"))?,
+                    Format::Json => {
+                        for fault in found.all() {
+                            context.output.note(serde_json::to_string(fault)?)?;
+                        }
+                    }
+                }
             }
         }
     }

@@ -75,6 +75,7 @@ impl fmt::Display for One<'_> {
         let view = self.0;
         write!(f, "{}", view.view)?;
         match &view.alias {
+            None if view.versions.is_empty() => f.write_str("  nothing is left of it")?,
             None => f.write_str("  serves nothing yet")?,
             Some(alias) => {
                 write!(f, "  → {}", alias.version)?;
@@ -122,7 +123,8 @@ fn write_version(f: &mut fmt::Formatter<'_>, version: &VersionStatus) -> fmt::Re
     }
     f.write_char('\n')?;
     write_health(f, &version.health)?;
-    if let Some(waits) = &version.waits_for {
+    // Why it is not well says more than what it waits for meanwhile.
+    if let (None, Some(waits)) = (&version.health.why, &version.waits_for) {
         writeln!(f, "        waiting: {waits}")?;
     }
     for gate in &version.gates {

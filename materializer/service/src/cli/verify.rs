@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -34,8 +35,8 @@ pub(super) struct Args {
     /// The version.
     version: VersionId,
     /// Compare about that many keys, chosen by their hash.
-    #[arg(long, value_name = "KEYS", default_value_t = 1_000)]
-    sample: usize,
+    #[arg(long, value_name = "KEYS", default_value = "1000")]
+    sample: NonZeroUsize,
     /// Compare every key, and look for rows that no record asks for.
     #[arg(long, conflicts_with = "sample")]
     full: bool,
@@ -43,10 +44,17 @@ pub(super) struct Args {
     #[arg(
         long,
         value_name = "vN",
+        value_parser = number,
         conflicts_with = "sample",
         conflicts_with = "full"
     )]
     against: Option<VersionNumber>,
+}
+
+/// Reads a version's number.
+fn number(text: &str) -> Result<VersionNumber, String> {
+    text.parse()
+        .map_err(|_| format!("`{text}` is not a version's number: write `v1`"))
 }
 
 /// The most examples of what differs.
@@ -58,6 +66,9 @@ const ROW_MAX: usize = 200;
 #[derive(Serialize)]
 struct Found {
     compared: String,
+    /// What people read before the row that should be there, and before the one that is.
+    #[serde(skip)]
+    labels: [String; 2],
     right: bool,
     keys: u64,
     rows: u64,
@@ -78,9 +89,22 @@ struct Example {
 }
 
 impl Found {
-    fn new(compared: String, report: Report) -> Self {
+    /// What was found where a unit was held against its log.
+    fn of_unit(unit: &Unit, report: Report) -> Self {
+        let labels = ["should".to_owned(), "is".to_owned()];
+        Self::new(unit.to_string(), labels, report)
+    }
+
+    /// What was found where a version was held against another one.
+    fn of_two(is: &VersionId, should: &VersionId, report: Report) -> Self {
+        let labels = [should.number.to_string(), is.number.to_string()];
+        Self::new(format!("{is} against {}", should.number), labels, report)
+    }
+
+    fn new(compared: String, labels: [String; 2], report: Report) -> Self {
         Self {
             compared,
+            labels,
             right: report.is_right(),
             keys: report.keys,
             rows: report.rows,
@@ -131,13 +155,11 @@ impl fmt::Display for Found {
             None => "no row".to_owned(),
             Some(text) => text.chars().take(ROW_MAX).collect(),
         };
+        let [should, is] = &self.labels;
         for example in &self.examples {
-            let (should, is) = (row(&example.should), row(&example.is));
-            write!(
-                f,
-                "\n  `{}`\n    should  {should}\n    is      {is}",
-                example.key
-            )?;
+            write!(f, "\n  `{}`", example.key)?;
+            write!(f, "\n    {should:<6}  {}", row(&example.should))?;
+            write!(f, "\n    {is:<6}  {}", row(&example.is))?;
         }
         Ok(())
     }
@@ -149,27 +171,31 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     // What has expired is told by the broker's time.
     context.clock.consumed(client.now().map_err(explain)?);
     let version = find(&client, &args.version)?;
-    let right = match args.against {
-        Some(number) => {
-            let other = VersionId {
-                view: args.version.view.clone(),
-                number,
-            };
-            let other = find(&client, &other)?;
-            let found = compare(&config, &client, &other, &version)?;
-            context.output.show(&found)?;
-            found.right
+    if let Some(number) = args.against {
+        let other = VersionId {
+            view: args.version.view.clone(),
+            number,
+        };
+        let other = find(&client, &other)?;
+        let found = compare(&config, &client, &other, &version)?;
+        context.output.show(&found)?;
+        if found.right {
+            return Ok(Exit::Done);
         }
-        None => {
-            let extent = if args.full {
-                Extent::Full
-            } else {
-                Extent::Sample(args.sample)
-            };
-            fold_anew(context, &config, &client, &version, extent)?
-        }
+        return Err(Failure::refused(
+            format!("`{}` differs from {number}", args.version),
+            format!(
+                "where a definition was changed its rows differ too: `materializer verify {}` holds them against the log",
+                args.version
+            ),
+        ));
+    }
+    let extent = if args.full {
+        Extent::Full
+    } else {
+        Extent::Sample(args.sample.get())
     };
-    if right {
+    if fold_anew(context, &config, &client, &version, extent)? {
         return Ok(Exit::Done);
     }
     Err(Failure::refused(
@@ -196,6 +222,7 @@ fn find(client: &CatalogClient, id: &VersionId) -> Result<Version, Failure> {
 }
 
 /// Compares each unit of a version with the log and shows what is found; says whether all are right.
+/// A tantivy copy on another machine's disk is named, and left to that machine.
 fn fold_anew(
     context: &Context,
     config: &Config,
@@ -227,9 +254,13 @@ fn fold_anew(
         config.installation, version.id.view, version.id.number
     );
     let mut right = true;
+    let mut elsewhere = Vec::new();
     for unit in version.units() {
         let (sink, mut stored) = reach(config, client, &unit, version)?;
-        is_closed(client, &unit, &mut *stored)?;
+        if !is_stored(client, &unit, &mut *stored)? {
+            elsewhere.push(unit);
+            continue;
+        }
         let check = |mutation: &Mutation| sink.check(mutation);
         let mut subject = Subject {
             reader: &mut Lane::open(&kafka, &group, Profile::Building)?,
@@ -240,9 +271,20 @@ fn fold_anew(
         };
         let report = verify(&mut subject, &request);
         let report = report.map_err(|fault| explain_unit(client, &unit, fault))?;
-        let found = Found::new(unit.to_string(), report);
+        let found = Found::of_unit(&unit, report);
         context.output.show(&found)?;
         right &= found.right;
+    }
+    let is_partly_here = elsewhere.len() < version.units().count();
+    for unit in &elsewhere {
+        let failure = explain_unit(client, unit, VerifyError::Empty);
+        if !(is_partly_here && is_on_disk(client, unit)) {
+            return Err(failure);
+        }
+        context.output.note(format!(
+            "`{unit}` is not on this disk: {}",
+            failure.hint.unwrap_or_default()
+        ))?;
     }
     Ok(right)
 }
@@ -273,32 +315,36 @@ fn compare(
 ) -> Result<Found, Failure> {
     let reach_one = |version: &Version| {
         // The rows of a Redis version carry no shard, and all copies hold the same.
+        for unit in version.units() {
+            let (_, mut stored) = reach(config, client, &unit, version)?;
+            if is_stored(client, &unit, &mut *stored)? {
+                return Ok((unit, stored));
+            }
+        }
         let unit = version.units().next().context("a version without units")?;
-        let (_, mut stored) = reach(config, client, &unit, version)?;
-        is_closed(client, &unit, &mut *stored)?;
-        Ok::<_, Failure>((unit, stored))
+        Err(explain_unit(client, &unit, VerifyError::Empty))
     };
     let (_, mut one) = reach_one(should)?;
     let (unit, mut other) = reach_one(is)?;
     let report = against(&mut *one, &mut *other, EXAMPLES_MAX);
     let report = report.map_err(|fault| explain_unit(client, &unit, fault))?;
-    Ok(Found::new(
-        format!("{} against {}", is.id, should.id.number),
-        report,
-    ))
+    Ok(Found::of_two(&is.id, &should.id, report))
 }
 
-/// Refuses a unit that cannot be compared: below its bar, rows may be ahead of the checkpoint.
-fn is_closed(
+/// Says whether anything of a unit is stored in what can be read from here.
+///
+/// # Errors
+/// Where it cannot be compared: below its bar, rows may be ahead of the checkpoint.
+fn is_stored(
     client: &CatalogClient,
     unit: &Unit,
     stored: &mut dyn SinkReader,
-) -> Result<(), Failure> {
+) -> Result<bool, Failure> {
     let snapshot = stored.read(&[]);
     let snapshot = snapshot.map_err(|fault| explain_unit(client, unit, fault.into()))?;
     match snapshot.checkpoint {
-        None => Err(explain_unit(client, unit, VerifyError::Empty)),
-        Some(checkpoint) if checkpoint.has_reached_bar() => Ok(()),
+        None => Ok(false),
+        Some(checkpoint) if checkpoint.has_reached_bar() => Ok(true),
         Some(_) => Err(Failure::refused(
             format!("`{unit}` is still replaying: its rows may be ahead of its checkpoint"),
             format!("`materializer wait {} --for caught-up`", unit.version),
@@ -311,13 +357,12 @@ fn explain_unit(client: &CatalogClient, unit: &Unit, fault: VerifyError) -> Fail
     let holder = client.state().reports().claim(unit);
     let address = holder.and_then(|(_, claim)| claim.address.clone());
     let hint = match (&fault, address) {
-        (VerifyError::Empty, Some(address)) => format!(
+        (VerifyError::Empty, Some(address)) if is_on_disk(client, unit) => format!(
             "a tantivy copy is verified on the machine that holds it, with the `data_dir` of the worker at {address}"
         ),
-        (VerifyError::Empty, None) => format!(
-            "no worker has claimed it: `materializer status {}`",
-            unit.version.view
-        ),
+        (VerifyError::Empty, Some(_) | None) => {
+            format!("`materializer status {}` says how it is", unit.version.view)
+        }
         (
             VerifyError::Log(_)
             | VerifyError::Sink(_)
@@ -328,6 +373,12 @@ fn explain_unit(client: &CatalogClient, unit: &Unit, fault: VerifyError) -> Fail
     };
     let error = anyhow::Error::new(fault).context(format!("verify `{unit}`"));
     Failure::new(Exit::Failed, error, hint)
+}
+
+/// Says whether a unit is a tantivy copy.
+fn is_on_disk(client: &CatalogClient, unit: &Unit) -> bool {
+    let version = client.state().catalog().version(&unit.version);
+    version.is_some_and(|version| matches!(version.definition.to, Target::Tantivy(_)))
 }
 
 /// Makes what says which rows a unit's sink takes, and what reads back those that it has. Neither
@@ -389,7 +440,34 @@ mod tests {
   `\xff`
     should  1
     is      2"#;
-        let found = Found::new("products/v2/c0/s0".to_owned(), report);
+        let unit = Unit {
+            version: "products@v2".parse().unwrap(),
+            copy: 0,
+            shard: 0,
+        };
+        let found = Found::of_unit(&unit, report);
+        assert_eq!(found.to_string(), expected);
+    }
+
+    #[test]
+    fn rows_of_two_versions_are_told_apart_by_their_numbers() {
+        let report = Report {
+            keys: 1,
+            different: 1,
+            examples: vec![Difference {
+                key: Key::new(b"42"),
+                should: Some(Row::new(b"1")),
+                is: Some(Row::new(b"2")),
+            }],
+            ..Report::default()
+        };
+        let id = |text: &str| text.parse::<VersionId>().unwrap();
+        let found = Found::of_two(&id("products@v2"), &id("products@v1"), report);
+        let expected =
+            "products@v2 against v1  wrong: 0 missing, 0 unexpected, 1 different, of 1 keys
+  `42`
+    v1      1
+    v2      2";
         assert_eq!(found.to_string(), expected);
     }
 }

@@ -197,9 +197,15 @@ fn timed_out(
     };
     let why = seen.and_then(|seen| seen.waits_for.as_deref());
     let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+    let is_ready = seen.is_some_and(|seen| seen.ready && seen.role == Role::Building);
+    let hint = if args.goal == Goal::Live && is_ready {
+        format!("it is ready: `materializer promote {version} --reason '…'`")
+    } else {
+        format!("see every gate with `materializer status {}`", version.view)
+    };
     Failure::new(
         Exit::NotYet,
         anyhow::anyhow!("`{version}` is not {goal} after {}{why}", span(waited)),
-        format!("see every gate with `materializer status {}`", version.view),
+        hint,
     )
 }
