@@ -54,14 +54,13 @@ pub(crate) struct Sample {
     pub(crate) all_bytes: u64,
     /// The bytes of the documents and their keys.
     pub(crate) row_bytes: u64,
-    /// Partitions that a key was seen in.
+    /// Keys, and how many of them were seen once and twice.
     #[serde(skip)]
-    pub(crate) partitions: u64,
-    /// Pairs of mutations in one partition, and those of them that are of one key.
+    pub(crate) keys: u64,
     #[serde(skip)]
-    pub(crate) pairs: u64,
+    pub(crate) once: u64,
     #[serde(skip)]
-    pub(crate) equal_pairs: u64,
+    pub(crate) twice: u64,
     /// The time that deriving took.
     #[serde(skip)]
     pub(crate) derive: Duration,
@@ -149,34 +148,25 @@ impl Sample {
     }
 
     fn take_keys(&mut self, keys: &Keys) {
-        for of_partition in keys.0.values() {
-            let pairs = |times: u64| times * times.saturating_sub(1) / 2;
-            self.partitions += 1;
-            self.pairs += pairs(of_partition.values().sum());
-            self.equal_pairs += of_partition
-                .values()
-                .map(|times| pairs(*times))
-                .sum::<u64>();
+        for times in keys.0.values().flat_map(BTreeMap::values) {
+            self.keys += 1;
+            self.once += u64::from(*times == 1);
+            self.twice += u64::from(*times == 2);
         }
     }
 
-    /// Returns how many keys there are, as far as one can tell by how often two records of the sample have
-    /// the same: with `n` keys that come equally often, every `n`th pair of a partition's records does.
-    /// Where some keys come far more often than others there are more. `None` where no key came twice.
-    fn keys(&self) -> Option<u64> {
-        self.pairs
-            .saturating_mul(self.partitions)
-            .checked_div(self.equal_pairs)
+    /// Returns how many keys there are, those that were not seen included: Chao's estimate, from how many
+    /// were seen once and twice. Right where keys come equally often, too low where some are rare.
+    fn all_keys(&self) -> u64 {
+        let pairs = self.once.saturating_mul(self.once.saturating_sub(1)) / 2;
+        self.keys.saturating_add(pairs / (self.twice + 1))
     }
 
     /// Returns how many documents the whole log leaves: as many as its upserts at most.
     fn documents_left(&self) -> u64 {
         let upserts = scaled(self.documents, self.all_records, self.records);
         let mutations = self.documents + self.deletes;
-        let left = self
-            .keys()
-            .map(|keys| scaled(self.documents, keys, mutations));
-        left.map_or(upserts, |left| left.min(upserts))
+        scaled(self.documents, self.all_keys(), mutations).min(upserts)
     }
 }
 
@@ -326,7 +316,7 @@ impl fmt::Display for Estimate {
         }
         write!(f, " for about {} documents", Count(self.documents))?;
         match &self.retention {
-            None => f.write_str("; retention passes our position: never"),
+            None => Ok(()),
             Some(when) => write!(f, "; {when}"),
         }
     }
@@ -362,6 +352,18 @@ mod tests {
         // No key came twice: nothing is known but the number of upserts.
         check(5_000, 0, 10_000..=10_000);
         check(1, 0, 1..=1);
+    }
+
+    #[test]
+    fn a_key_that_takes_half_of_the_records_hides_no_other() {
+        let mut seen = Keys::default();
+        for record in 0..1_000_u32 {
+            let key = if record % 2 == 0 { 0 } else { record };
+            seen.take(Partition(0), &Key(key.to_string().into_bytes().into()));
+        }
+        let mut sample = Sample::default();
+        sample.take_keys(&seen);
+        assert!(sample.all_keys() >= 501, "{}", sample.all_keys());
     }
 
     #[test]
