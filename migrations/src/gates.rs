@@ -126,11 +126,29 @@ impl<'a> Evidence<'a> {
             .filter_map(|(_, report)| report.as_ref().ok().copied())
     }
 
-    /// Says whether a unit has lost its data.
+    /// Says whether the data is lost: no copy is left that has all of it.
     #[must_use]
     pub fn is_damaged(&self) -> bool {
-        self.reports()
-            .any(|heard| matches!(heard.report.health, Health::Damaged { .. }))
+        let damaged = self.damaged_copies();
+        let mut copies = self.units.iter().map(|(unit, _)| unit.copy);
+        !damaged.is_empty() && copies.all(|copy| damaged.contains(&copy))
+    }
+
+    fn damaged_copies(&self) -> BTreeSet<u16> {
+        let reports = self.reports().map(|heard| &heard.report);
+        let damaged = reports.filter(|r| matches!(r.health, Health::Damaged { .. }));
+        damaged.map(|report| report.unit.copy).collect()
+    }
+
+    /// Iterates over the reports on those copies that have their data; on all where none has.
+    fn of_whole_copies(&self) -> impl Iterator<Item = &'a Progress> {
+        let left_out = if self.is_damaged() {
+            BTreeSet::new()
+        } else {
+            self.damaged_copies()
+        };
+        let reports = self.reports().map(|heard| &heard.report);
+        reports.filter(move |report| !left_out.contains(&report.unit.copy))
     }
 
     /// Returns the lag in records, the sum over shards and the most of all copies; `None` while that
@@ -142,15 +160,16 @@ impl<'a> Evidence<'a> {
     }
 
     /// Returns the lag of the copy that is furthest behind; `None` while that of any unit is unknown.
+    /// One that lost its data does not count beside others, here and in the count of documents.
     #[must_use]
     pub fn lag(&self) -> Option<Lag> {
         if !self.is_complete() {
             return None;
         }
         let mut copies: BTreeMap<u16, Lag> = BTreeMap::new();
-        for heard in self.reports() {
-            let lag = heard.report.lag?;
-            let sum = copies.entry(heard.report.unit.copy).or_insert(Lag {
+        for report in self.of_whole_copies() {
+            let lag = report.lag?;
+            let sum = copies.entry(report.unit.copy).or_insert(Lag {
                 records: 0,
                 seconds: 0.0,
                 estimated: false,
@@ -169,9 +188,9 @@ impl<'a> Evidence<'a> {
             return None;
         }
         let mut copies: BTreeMap<u16, u64> = BTreeMap::new();
-        for heard in self.reports() {
-            let sum = copies.entry(heard.report.unit.copy).or_default();
-            *sum = sum.saturating_add(heard.report.documents?);
+        for report in self.of_whole_copies() {
+            let sum = copies.entry(report.unit.copy).or_default();
+            *sum = sum.saturating_add(report.documents?);
         }
         copies.into_values().min()
     }

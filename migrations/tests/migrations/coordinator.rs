@@ -300,3 +300,28 @@ fn an_emptied_version_gets_no_alias_and_that_is_told_until_another_one_is_live()
     assert_eq!(world.alias(), (Some(2), Some(2)));
     assert_eq!(world.status().faults, [""; 0]);
 }
+
+#[test]
+fn a_candidate_is_compared_with_the_copies_that_are_left_of_the_live_version() {
+    let check = |damaged_copies, documents, expected| {
+        let mut world = World::new();
+        assert_eq!(world.ask(apply(tantivy("a", 2))), Outcome::Done);
+        world.until("v1 is live", |w| w.role(1) == Some(Role::Live));
+        assert_eq!(world.ask(apply(tantivy("b", 1))), Outcome::Done);
+        let v1 = Said {
+            damaged_copies,
+            ..Said::default()
+        };
+        let v2 = Said {
+            documents: Some(documents),
+            ..Said::default()
+        };
+        world.said.extend([(1, v1), (2, v2)]);
+        world.ticks(4);
+        let outcome = world.ask(promote(2));
+        assert_eq!(outcome == Outcome::Done, expected, "{outcome:?}");
+    };
+    check(1, 100, true);
+    check(1, 1, false);
+    check(2, 1, true); // nothing is left to compare with
+}

@@ -42,6 +42,8 @@ pub(crate) struct Said {
     pub(crate) checkpoint: Option<Checkpoint>,
     /// Whether it reports under a claim that is not the newest.
     pub(crate) zombie: bool,
+    /// How many copies, the first ones, have lost their data.
+    pub(crate) damaged_copies: u16,
 }
 
 impl Default for Said {
@@ -54,6 +56,7 @@ impl Default for Said {
             silent: false,
             checkpoint: None,
             zombie: false,
+            damaged_copies: 0,
         }
     }
 }
@@ -356,6 +359,12 @@ pub(crate) fn progress(unit: Unit, token: Token, sequence: u64, said: &Said) -> 
     } else {
         token
     };
+    let is_damaged = unit.copy < said.damaged_copies;
+    let lag = Lag {
+        records: said.lag_records,
+        seconds: 0.5,
+        estimated: false,
+    };
     Progress {
         unit,
         worker: WorkerId::new("worker"),
@@ -365,12 +374,12 @@ pub(crate) fn progress(unit: Unit, token: Token, sequence: u64, said: &Said) -> 
         checkpoint: said.checkpoint.clone().map(StoredCheckpoint),
         until: None,
         phase: Phase::Tailing,
-        health: said.health.clone(),
-        lag: Some(Lag {
-            records: said.lag_records,
-            seconds: 0.5,
-            estimated: false,
-        }),
+        health: if is_damaged {
+            Health::Damaged { why: "lost".into() }
+        } else {
+            said.health.clone()
+        },
+        lag: (!is_damaged).then_some(lag),
         ends_age_ms: Some(200),
         end_records: 1_000,
         done_records: 1_000 - said.lag_records.min(1_000),
@@ -379,7 +388,7 @@ pub(crate) fn progress(unit: Unit, token: Token, sequence: u64, said: &Said) -> 
         servable: true,
         rate: 10.0,
         waits_for: None,
-        documents: said.documents,
+        documents: said.documents.filter(|_| !is_damaged),
         bytes: None,
         bytes_free: None,
         tombstones_left_ms: None,
