@@ -23,6 +23,7 @@ use crate::config::Config;
 use crate::connect;
 use crate::control::{Control, SharedClaims, State};
 use crate::gateway::LocalCopies;
+use crate::metrics::{Metrics, UnitWork};
 use crate::pool::{self, Feeder, Feeders, Next};
 use disk::Served;
 use lane::PacedLane;
@@ -43,6 +44,7 @@ pub(crate) struct LiveFeeders {
     pub(crate) observer: Arc<Observer>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) copies: Arc<LocalCopies>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 impl Feeders for LiveFeeders {
@@ -81,6 +83,7 @@ impl Feeders for LiveFeeders {
         Ok(Box::new(LiveFeeder {
             _served: served,
             worker: Worker::new(settings, ports),
+            work: self.metrics.work.begin(unit),
             display: Display::open(unit, &kafka, &group, Arc::clone(&self.clock))?,
         }))
     }
@@ -148,6 +151,7 @@ struct LiveFeeder {
     /// First, so that readers are sent away before the worker lets the index go.
     _served: Option<Served>,
     worker: Worker,
+    work: UnitWork,
     display: Option<Display>,
 }
 
@@ -158,6 +162,7 @@ impl Feeder for LiveFeeder {
             Step::Wait(limit) => Next::Wait(limit),
             Step::Fenced(_) => Next::Fenced,
         };
+        self.work.show(self.worker.work());
         if let Some(display) = &mut self.display {
             display.step(&self.worker);
         }

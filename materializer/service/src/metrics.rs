@@ -1,16 +1,18 @@
 //! The process's metrics: registries of its own, one struct for each area.
 //!
-//! Counters and histograms are told what happens as it happens, once a batch. Gauges are computed at the
-//! scrape from what the process knows then ([`ScrapeSource`]), so that nothing of a unit that has left,
-//! or of a version that is retired, stays behind. `docs/metrics.md` lists all of them; a test compares
+//! Counters and histograms are told what happens as it happens, once a batch; those of a unit go with it.
+//! Gauges are computed at the scrape from what the process knows then ([`ScrapeSource`]), so that nothing
+//! of a unit that has left, or of a version that is retired, stays behind. `docs/metrics.md` lists all of them; a test compares
 //! it with the registry.
 
 mod gateway;
 mod units;
 mod versions;
+mod work;
 
 use std::sync::{Mutex, PoisonError};
 
+use materializer_model::Unit;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::proto::MetricFamily;
 use prometheus::{Encoder, IntGauge, Opts, Registry, TextEncoder};
@@ -18,9 +20,22 @@ use prometheus::{Encoder, IntGauge, Opts, Registry, TextEncoder};
 pub use gateway::{ConnectionGuard, GatewayMetrics, Op, Outcome, Port};
 pub use units::UnitGauges;
 pub use versions::VersionGauges;
+pub use work::{UnitWork, WorkMetrics};
 
 /// What every metric of ours begins with.
 const PREFIX: &str = "materializer";
+/// The labels that name a unit.
+const UNIT: [&str; 4] = ["view", "version", "copy", "shard"];
+
+/// Returns the values of the labels that name a unit.
+fn names(unit: &Unit) -> [String; 4] {
+    [
+        unit.version.view.to_string(),
+        unit.version.number.to_string(),
+        unit.copy.to_string(),
+        unit.shard.to_string(),
+    ]
+}
 
 /// The metrics of a process.
 pub struct Metrics {
@@ -29,6 +44,8 @@ pub struct Metrics {
     process: Registry,
     /// What readers ask.
     pub gateway: GatewayMetrics,
+    /// What the workers of this process do.
+    pub work: WorkMetrics,
     /// Held through a scrape: two at once would fill the gauges twice.
     gauges: Mutex<Gauges>,
 }
@@ -63,6 +80,7 @@ impl Metrics {
         ours.register(Box::new(build))?;
         Ok(Self {
             gateway: GatewayMetrics::register(&ours)?,
+            work: WorkMetrics::register(&ours)?,
             gauges: Mutex::new(Gauges {
                 units: UnitGauges::register(&ours)?,
                 versions: VersionGauges::register(&ours)?,
@@ -146,6 +164,7 @@ mod tests {
         Bar, Checkpoint, Counts, End, Ends, Monotonic, Offset, Partition, Position, Timestamp,
         Topic, TopicCheckpoint, TopicId,
     };
+    use materializer_replay::Work;
 
     use super::*;
     use crate::gateway::fixtures::{World, servable, to_redis};
@@ -228,6 +247,7 @@ mod tests {
         let metrics = Metrics::new().unwrap();
         let elapsed = Duration::from_millis(3);
         metrics.gateway.answered(Op::Row, Outcome::Ok, elapsed);
+        let _work = metrics.work.begin(&unit());
         let families = metrics.gather(&fed(1));
         let rows: Vec<String> = families.iter().map(row).collect();
         let listed: Vec<&str> = page
@@ -249,6 +269,10 @@ mod tests {
                 "`{word}` is mentioned and does not exist"
             );
         }
+    }
+
+    fn unit() -> Unit {
+        "products/v1/c0/s0".parse().unwrap()
     }
 
     /// Returns a metric's line in the documentation.
@@ -302,6 +326,48 @@ mod tests {
         fed.unit = None;
         let text = metrics.render(&fed).unwrap();
         check(&text, &of_unit("committed_offsets_total"), None);
+    }
+
+    #[test]
+    fn the_work_of_a_unit_is_shown_as_far_as_it_has_grown_and_goes_with_the_unit() {
+        let metrics = Metrics::new().unwrap();
+        let nothing = Fed {
+            unit: None,
+            ..fed(1)
+        };
+        let expect = |series: &str, value| {
+            let series = format!("materializer_{series},version=\"v1\",view=\"products\"}}");
+            check(&metrics.render(&nothing).unwrap(), &series, value);
+        };
+        let upserts = r#"records_consumed_total{copy="0",outcome="upsert",shard="0""#;
+        let fetching = r#"stage_seconds_total{copy="0",shard="0",stage="fetch""#;
+        let bytes = r#"bytes_consumed_total{copy="0",shard="0""#;
+        let commits = r#"commit_duration_seconds_count{copy="0",shard="0""#;
+        let committing = r#"commit_duration_seconds_sum{copy="0",shard="0""#;
+        let each = [upserts, fetching, bytes, commits, committing];
+
+        let mut series = metrics.work.begin(&unit());
+        for series in each {
+            expect(series, Some("0"));
+        }
+        let mut work = Work::default();
+        for _ in 0..2 {
+            work.upserts += 3;
+            work.fetching += Duration::from_millis(1500);
+            work.bytes += 50;
+            work.commits += 1;
+            work.committing += Duration::from_millis(250);
+            series.show(&work);
+            series.show(&work);
+        }
+        expect(upserts, Some("6"));
+        expect(fetching, Some("3"));
+        expect(bytes, Some("100"));
+        expect(commits, Some("2"));
+        expect(committing, Some("0.5"));
+        drop(series);
+        let text = metrics.render(&nothing).unwrap();
+        assert!(!text.contains("copy="), "{text}");
     }
 
     #[test]

@@ -174,6 +174,7 @@ impl Process {
         }
         let observer = connect::observer(&config, Arc::clone(&shared))?;
         let copies = Arc::new(LocalCopies::default());
+        let metrics = Arc::new(Metrics::new()?);
         let mut signpost = Signpost::new(
             Arc::clone(&control),
             Arc::clone(&shared),
@@ -207,7 +208,7 @@ impl Process {
                     observer: observer.clone(),
                     stop: stop.clone(),
                 }),
-                metrics: Arc::new(Metrics::new()?),
+                metrics: Arc::clone(&metrics),
                 clock: Arc::clone(&shared),
                 seed: uuid::Uuid::new_v4().as_u64_pair().0,
             },
@@ -227,6 +228,7 @@ impl Process {
                 observer: Arc::clone(&observer),
                 clock: Arc::clone(&shared),
                 copies,
+                metrics,
             };
             feeders.sweep(&control.state());
             Pool::new(

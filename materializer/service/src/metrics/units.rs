@@ -3,12 +3,11 @@
 use materializer_model::progress::{Health, Phase, Progress};
 use materializer_model::{Checkpoint, Ends, Offset, Partition, Topic};
 
-use super::scraped;
+use super::{UNIT, names, scraped};
 
 /// How many partitions of a unit are shown one by one; with more, the unit's sums alone.
 const PARTITIONS_MAX: usize = 256;
 
-const UNIT: [&str; 4] = ["view", "version", "copy", "shard"];
 const UNIT_GATE: [&str; 5] = ["view", "version", "copy", "shard", "gate"];
 const UNIT_HEALTH: [&str; 5] = ["view", "version", "copy", "shard", "health"];
 const UNIT_REASON: [&str; 5] = ["view", "version", "copy", "shard", "reason"];
@@ -75,14 +74,8 @@ fn seconds(ms: u64) -> f64 {
 impl UnitGauges {
     /// Shows a unit as its last report says it is, against the ends that this process knows.
     pub fn set(&self, progress: &Progress, ends: &Ends) {
-        let unit = &progress.unit;
-        let texts = [
-            unit.version.view.to_string(),
-            unit.version.number.to_string(),
-            unit.copy.to_string(),
-            unit.shard.to_string(),
-        ];
-        let labels = texts.each_ref().map(String::as_str);
+        let names = names(&progress.unit);
+        let labels = names.each_ref().map(String::as_str);
         let offset = whole(progress.token.claim_offset);
         self.claim_offset.with_label_values(&labels).set(offset);
         let servable = i64::from(progress.servable);
