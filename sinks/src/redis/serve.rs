@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use ::redis::Value;
 use materializer_model::ports::{AliasPointer, SinkError};
-use materializer_model::{VersionId, ViewName};
+use materializer_model::{VersionId, VersionNumber, ViewName};
 
 use super::alias::take_alias;
 use super::connection::{Connection, Link, array, string};
@@ -24,8 +24,7 @@ const ATTEMPTS: usize = 100;
 /// One read. A key is the rendered one, as `product:42`: what a reader of Redis would write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Read {
-    /// `GET`: [`Reply::Bytes`] or [`Reply::Nil`]. Beside other kinds of reads a hash is told as
-    /// [`Reply::WrongType`]; where all reads of a request are this one, as [`Reply::Nil`].
+    /// `GET`: [`Reply::Bytes`] or [`Reply::Nil`]; [`Reply::WrongType`] for a hash.
     Get(Vec<u8>),
     /// `STRLEN`: [`Reply::Number`] of bytes, 0 where there is no row; [`Reply::WrongType`] for a hash.
     Length(Vec<u8>),
@@ -59,6 +58,9 @@ pub enum Reply {
 pub struct ReadRequest {
     /// The view.
     pub view: ViewName,
+    /// The version whose rows are known to be of the shape that the reads are for. Of another one,
+    /// which the alias may lead to by now, the shape is looked at: an `MGET` tells a hash as no row.
+    pub shaped_as: VersionNumber,
     /// The reads, answered in order, as of one instant.
     pub reads: Vec<Read>,
 }
@@ -183,10 +185,15 @@ impl<'a> Plan<'a> {
 
     /// Says whether one `MGET` does all of it.
     fn is_plain(&self) -> bool {
-        self.request
-            .reads
-            .iter()
-            .all(|read| matches!(read, Read::Get(_)))
+        let Self {
+            request, version, ..
+        } = self;
+        let asked = version.as_ref().map(|(pointer, _)| pointer.version);
+        asked == Some(request.shaped_as)
+            && request
+                .reads
+                .iter()
+                .all(|read| matches!(read, Read::Get(_)))
     }
 
     fn commands(&self) -> usize {

@@ -25,6 +25,7 @@ fn pointer(version: u32, epoch: u64) -> AliasPointer {
 fn request(reads: Vec<Read>) -> ReadRequest {
     ReadRequest {
         view: view(),
+        shaped_as: VersionNumber(1),
         reads,
     }
 }
@@ -73,11 +74,18 @@ fn every_kind_of_read_is_answered_by_the_live_version() {
             Read::Exists(key()),
             Read::TimeToLive(key()),
             Read::Get(key()),
+            Read::Length(key()),
+            Read::Length(none()),
             Read::HashAll(none()),
             Read::Exists(none()),
             Read::TimeToLive(none()),
         ]),
         request(vec![Read::Get(none())]),
+        // Whoever asks still routes by a version of another shape.
+        ReadRequest {
+            shaped_as: VersionNumber(2),
+            ..request(vec![Read::Get(key())])
+        },
     ]);
     let expected = [
         Reply::Fields(vec![(title(), b"shoe".to_vec())]),
@@ -86,15 +94,22 @@ fn every_kind_of_read_is_answered_by_the_live_version() {
         Reply::Number(1),
         Reply::Number(-1),
         Reply::WrongType,
+        Reply::WrongType,
+        Reply::Number(0),
         Reply::Fields(Vec::new()),
         Reply::Number(0),
         Reply::Number(-2),
     ];
-    let [Ok(many), Ok(one)] = &answers[..] else {
+    let [Ok(many), Ok(one), Ok(other)] = &answers[..] else {
         panic!("{answers:?}");
     };
     assert_eq!(many.replies, expected);
     assert_eq!(one.replies, [Reply::Nil]);
+    assert_eq!(
+        other.replies,
+        [Reply::WrongType],
+        "a row is never told as none"
+    );
     assert_eq!(one.pointer, pointer(1, 10));
 }
 

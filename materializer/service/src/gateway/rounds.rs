@@ -242,6 +242,7 @@ fn lengths_of(request: &ReadRequest) -> Option<ReadRequest> {
     };
     Some(ReadRequest {
         view: request.view.clone(),
+        shaped_as: request.shaped_as,
         reads: request.reads.iter().map(length).collect::<Option<_>>()?,
     })
 }

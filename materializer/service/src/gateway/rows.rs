@@ -95,6 +95,7 @@ impl Rows {
                 job.places.push((command, place));
                 let request = ReadRequest {
                     view: route.version.view.clone(),
+                    shaped_as: route.version.number,
                     reads: reads.clone(),
                 };
                 job.wanted.push_back(Wanted { command, request });
