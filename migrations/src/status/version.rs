@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use materializer_model::progress::{GateReading, Health, Phase, Progress};
-use materializer_model::{Offset, Timestamp, Unit};
+use materializer_model::{Offset, Timestamp, Unit, VersionId};
 
 use super::{AliasStatus, Counted, HealthStatus, UnitStatus, VersionStatus, milliseconds};
 use crate::decide::ALIVE;
@@ -25,7 +25,7 @@ pub(super) fn version_status(
     let fed = version.role.is_fed();
     let units: Vec<UnitStatus> = version
         .units()
-        .map(|unit| unit_status(reports.unit(&unit), unit, fed, now))
+        .map(|unit| unit_status(reports.unit(&unit), unit, version.role, now))
         .collect();
     let alive = units.iter().all(|unit| unit.health.is != SILENT);
     let gates = gate_readings(reports, view, version, now);
@@ -86,15 +86,16 @@ const SILENT: &str = "silent";
 fn unit_status(
     heard: Option<&Heard<Progress>>,
     unit: Unit,
-    fed: bool,
+    role: Role,
     now: Timestamp,
 ) -> UnitStatus {
+    let fed = role.is_fed();
     let recent = heard.filter(|heard| !fed || now <= heard.appended.plus(ALIVE));
     let progress = heard.map(|heard| &heard.report);
     let health = match (progress, recent) {
         // What it waited for was said while it was fed: it waits for nothing any more.
-        (Some(progress), Some(_)) if !fed && is_waiting(progress) => health_status(&Health::Ok),
-        (Some(progress), Some(_)) => health_status(&progress.health),
+        (Some(progress), Some(_)) if !fed && is_waiting(progress) => WELL,
+        (Some(progress), Some(_)) => health_status(&progress.health, &unit.version, role),
         (Some(progress), None) => HealthStatus {
             is: SILENT,
             why: Some(format!("worker `{}` no longer reports", progress.worker)),
@@ -121,7 +122,13 @@ fn is_waiting(progress: &Progress) -> bool {
     matches!(progress.health, Health::Waiting { .. })
 }
 
-fn health_status(health: &Health) -> HealthStatus {
+const WELL: HealthStatus = HealthStatus {
+    is: "ok",
+    why: None,
+    hint: None,
+};
+
+fn health_status(health: &Health, version: &VersionId, role: Role) -> HealthStatus {
     let (why, hint) = match health {
         Health::Ok | Health::Lagging => (None, None),
         Health::Waiting { why } | Health::Stalled { why } => (Some(why.clone()), None),
@@ -129,10 +136,7 @@ fn health_status(health: &Health) -> HealthStatus {
             Some(format!("the sink went back from commit {from} to {to}")),
             None,
         ),
-        Health::Damaged { why } => {
-            let hint = "`materializer apply FILE --rebuild` builds a new version; roll back to a standby that is well";
-            (Some(why.clone()), Some(hint.to_owned()))
-        }
+        Health::Damaged { why } => (Some(why.clone()), way_out(version, role)),
         Health::Failed { why, at, hint } => {
             let at = at
                 .as_ref()
@@ -144,6 +148,24 @@ fn health_status(health: &Health) -> HealthStatus {
         is: health.word(),
         why,
         hint,
+    }
+}
+
+/// Returns what helps where a version's data is lost, which is never refilled; nothing where it goes
+/// anyway.
+fn way_out(version: &VersionId, role: Role) -> Option<String> {
+    match role {
+        Role::Building => Some(
+            "`materializer apply FILE --replace --rebuild` builds another one in its place"
+                .to_owned(),
+        ),
+        Role::Live => Some(format!(
+            "`materializer rollback {}` if its standby is well; `materializer apply FILE --rebuild` builds a new version",
+            version.view
+        )),
+        // Its soak does not count while it is like this, and so would never end.
+        Role::Standby => Some(format!("`materializer retire {version}` lets it go")),
+        Role::Draining | Role::Retiring | Role::Retired => None,
     }
 }
 
@@ -161,7 +183,7 @@ fn worst(units: &[UnitStatus]) -> HealthStatus {
     };
     // Of equals the first one speaks.
     let worst = units.iter().rev().max_by_key(order);
-    worst.map_or_else(|| health_status(&Health::Ok), |unit| unit.health.clone())
+    worst.map_or(WELL, |unit| unit.health.clone())
 }
 
 fn state(version: &Version, evidence: &Evidence<'_>, ready: bool) -> &'static str {

@@ -184,6 +184,42 @@ fn the_soak_begins_anew_when_an_unhealthy_standby_is_well_again() {
 }
 
 #[test]
+fn what_helps_a_damaged_version_depends_on_its_role() {
+    let mut world = two_versions();
+    let damaged = Said {
+        health: Health::Damaged { why: "lost".into() },
+        ..Said::default()
+    };
+    let hint = |world: &World, number| {
+        let status = world.status();
+        let version = status.version(&crate::sample::version(number));
+        version.expect("not retired").health.hint.clone()
+    };
+    let check = |world: &World, number, verbs: &[&str]| {
+        let hint = hint(world, number).expect("it is damaged");
+        let said: Vec<&str> = hint.split('`').skip(1).step_by(2).collect();
+        assert_eq!(said, verbs, "{hint}");
+    };
+    world.said.insert(2, damaged.clone());
+    world.ticks(2);
+    check(&world, 2, &["materializer apply FILE --replace --rebuild"]);
+    world.said.remove(&2);
+    world.ticks(2);
+    assert_eq!(world.ask(promote(2)), Outcome::Done);
+    world.said.extend([(1, damaged.clone()), (2, damaged)]);
+    world.until("interrupted", |w| matches!(soak(w), Soak::Interrupted(_)));
+    let rollback = "materializer rollback products";
+    check(&world, 2, &[rollback, "materializer apply FILE --rebuild"]);
+    check(&world, 1, &["materializer retire products@v1"]);
+    let retire = materializer_migrations::Verb::Retire {
+        view: view(),
+        version: Some(materializer_model::VersionNumber(1)),
+    };
+    assert_eq!(world.ask(retire), Outcome::Done);
+    assert_eq!(hint(&world, 1), None, "it is on its way out");
+}
+
+#[test]
 fn the_soak_begins_when_every_gateway_that_is_alive_has_the_alias() {
     let mut world = two_versions();
     world.gateway = false;
