@@ -23,12 +23,16 @@ pub enum Defect {
     AliasLeft,
     /// A request that is too old is left unanswered.
     ExpiredUnanswered,
+    /// One unit of a version stands for all of them.
+    OneUnitSuffices,
+    /// A version is deleted while a gateway may still route readers to it.
+    GatewaysUnheard,
 }
 
 #[cfg(feature = "mutations")]
 impl Defect {
     /// Every defect.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::OldEvidence,
         Self::StaleAppendedAgain,
         Self::NeverTooLate,
@@ -37,5 +41,7 @@ impl Defect {
         Self::AliasUnread,
         Self::AliasLeft,
         Self::ExpiredUnanswered,
+        Self::OneUnitSuffices,
+        Self::GatewaysUnheard,
     ];
 }

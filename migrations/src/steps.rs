@@ -181,6 +181,7 @@ fn drain(
     };
     let over = version.changed.appended.plus(drain);
     let past = gateways_are_past(seen, version.changed.offset, GATEWAY_FORGOTTEN);
+    let past = past || is_planted(Defect::GatewaysUnheard);
     if seen.now < over || !past {
         return None;
     }

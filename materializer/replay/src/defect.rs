@@ -35,12 +35,18 @@ pub enum Defect {
     OldEndsBelieved,
     /// A topic that got more partitions is read on as it was.
     GrowthIgnored,
+    /// The broker is not told under which leader the position was read: a log that was cut back is read on.
+    CutIgnored,
+    /// A unit reads the partitions of the other shards, too.
+    OtherShardsRead,
+    /// The checkpoint passes dead letters that are not acknowledged.
+    LettersUnacknowledged,
 }
 
 #[cfg(feature = "mutations")]
 impl Defect {
     /// Every defect.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::CheckpointBeforeData,
         Self::UnseenDeleteDropped,
         Self::BarZero,
@@ -55,5 +61,8 @@ impl Defect {
         Self::HorizonIgnored,
         Self::OldEndsBelieved,
         Self::GrowthIgnored,
+        Self::CutIgnored,
+        Self::OtherShardsRead,
+        Self::LettersUnacknowledged,
     ];
 }

@@ -6,9 +6,10 @@ use std::time::Duration;
 use materializer_model::ports::Assignment;
 use materializer_model::{
     Bar, Checkpoint, Counts, End, LeaderEpoch, Monotonic, Offset, Partition, Position, Timestamp,
-    Topic, TopicCheckpoint, TopicId,
+    Topic, TopicCheckpoint, TopicId, defect::is_planted,
 };
 
+use crate::defect::Defect;
 use crate::lag::EndTrack;
 use crate::partitioner::Fitting;
 
@@ -181,7 +182,7 @@ impl Lanes {
                 topic: self.sources[lane.source].topic.clone(),
                 partition: lane.partition,
                 next: lane.next,
-                epoch: lane.epoch,
+                epoch: lane.epoch.filter(|_| !is_planted(Defect::CutIgnored)),
             })
             .collect()
     }
@@ -220,21 +221,26 @@ impl Lanes {
         now: Monotonic,
         broker: Option<Timestamp>,
     ) -> Checkpoint {
-        let mut topics: BTreeMap<Topic, TopicCheckpoint> = BTreeMap::new();
+        // A unit may have no partition of a topic, where there are more shards than partitions: it still
+        // proves at a resume that the topic is the same.
+        let none = |source: &Source| TopicCheckpoint {
+            id: source.id.clone(),
+            partitioner: source.fitting.as_ref().and_then(Fitting::only),
+            partitions: BTreeMap::new(),
+        };
+        let sources = self.sources.iter();
+        let mut topics: BTreeMap<Topic, TopicCheckpoint> = sources
+            .map(|source| (source.topic.clone(), none(source)))
+            .collect();
         for lane in &self.lanes {
-            let source = &self.sources[lane.source];
             let at = Position {
                 next: lane.next,
                 epoch: lane.epoch,
                 anchor: lane.anchor_at(lane.next, now, broker),
             };
             topics
-                .entry(source.topic.clone())
-                .or_insert_with(|| TopicCheckpoint {
-                    id: source.id.clone(),
-                    partitioner: source.fitting.as_ref().and_then(Fitting::only),
-                    partitions: BTreeMap::new(),
-                })
+                .get_mut(&self.sources[lane.source].topic)
+                .expect("a lane reads one of the sources")
                 .partitions
                 .insert(lane.partition, at);
         }

@@ -19,6 +19,9 @@ pub struct Pacing {
     pub tailing_age: Duration,
     /// How often at most a checkpoint moves over records that changed nothing.
     pub empty_age: Duration,
+    /// How long an idle unit leaves its sink alone: then it commits where it stands once more, and so
+    /// notices one that was emptied, or went back.
+    pub idle_age: Duration,
     /// How long one step waits for the log or the sink.
     pub wait: Duration,
     /// The first wait after a fault; each further one is twice as long.
@@ -38,6 +41,7 @@ impl Default for Pacing {
             tailing_keys: 500,
             tailing_age: Duration::from_millis(5),
             empty_age: Duration::from_secs(1),
+            idle_age: Duration::from_secs(10),
             wait: Duration::from_millis(50),
             retry_min: Duration::from_millis(100),
             retry_max: Duration::from_secs(5),

@@ -4,6 +4,7 @@
 use std::panic;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use crate::History;
 use crate::random::Random;
 
 /// What a crashing process unwinds with.
@@ -17,16 +18,23 @@ pub(crate) type Late = Box<dyn FnOnce() -> String + Send>;
 pub enum Flaw {
     /// A commit is applied whoever sends it and whatever it follows.
     WrittenUnfenced,
+    /// The parts of a commit but the last are applied whoever sends them.
+    PartUnfenced,
+    /// The first of several parts of a commit moves the checkpoint.
+    CheckpointTooEarly,
+    /// Whoever opens a unit owns it, by whatever claim.
+    TokenLowered,
     /// An alias is written without regard to the one in place.
     AliasOverwritten,
 }
 
 /// What all simulated ports share.
 pub(crate) struct Chaos {
-    pub(crate) random: Random,
-    flaw: Option<Flaw>,
+    random: Random,
+    history: History,
     /// How many of a thousand calls fail.
-    pub(crate) faults: u64,
+    faults: u64,
+    is_calm: bool,
     pub(crate) late: Vec<Late>,
     pub(crate) trace: Vec<String>,
 }
@@ -35,12 +43,13 @@ pub(crate) struct Chaos {
 pub(crate) struct Shared(Arc<Mutex<Chaos>>);
 
 impl Shared {
-    pub(crate) fn new(seed: u64, flaw: Option<Flaw>) -> Self {
-        let mut random = Random::new(seed);
+    pub(crate) fn new(history: &History) -> Self {
+        let mut random = Random::new(history.seed);
         Self(Arc::new(Mutex::new(Chaos {
             faults: random.below(4) * 30,
             random,
-            flaw,
+            history: history.clone(),
+            is_calm: false,
             late: Vec::new(),
             trace: Vec::new(),
         })))
@@ -52,6 +61,21 @@ impl Shared {
 
     pub(crate) fn note(&self, line: String) {
         self.lock().trace.push(line);
+    }
+
+    /// Lets an event happen, unless the history leaves it out. It, and all that it causes at once, has
+    /// choices of its own, so that the others stay as they are without it.
+    pub(crate) fn event(&self, number: u64, does: impl FnOnce()) {
+        let outer = {
+            let mut chaos = self.lock();
+            if !chaos.history.has(number) {
+                return;
+            }
+            let choices = Random::of_event(chaos.history.seed, number);
+            std::mem::replace(&mut chaos.random, choices)
+        };
+        does();
+        self.lock().random = outer;
     }
 
     pub(crate) fn below(&self, bound: u64) -> u64 {
@@ -68,7 +92,21 @@ impl Shared {
 
     /// Says whether the servers have a flaw.
     pub(crate) fn has(&self, flaw: Flaw) -> bool {
-        self.lock().flaw == Some(flaw)
+        self.lock().history.flaw == Some(flaw)
+    }
+
+    /// Ends all faults.
+    pub(crate) fn calm(&self) {
+        self.note("calm".into());
+        let mut chaos = self.lock();
+        chaos.faults = 0;
+        chaos.is_calm = true;
+    }
+
+    /// Says whether a process believes, against all signs, that nobody feeds a unit.
+    pub(crate) fn misjudges(&self) -> bool {
+        let mut chaos = self.lock();
+        !chaos.is_calm && chaos.random.chance(5)
     }
 
     /// Says whether a call fails.

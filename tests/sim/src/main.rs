@@ -1,14 +1,13 @@
-//! `sim --seed N` tells the histories of one seed; `sim --seeds N [--from N]` runs many and tells what
-//! breaks. `--only feed` and `--only migrate` leave the other kind out.
+//! `sim --seed N [--events LIST]` tells the histories of one seed; `sim --seeds N [--from N]` runs many,
+//! and of each that breaks a promise it tells the shortest one that still does. `--only feed` and
+//! `--only migrate` leave the other kind out.
 
 use std::process::ExitCode;
 
-use sim::{Flaw, Outcome, feed, migrate};
+use sim::{History, Kind, shrink};
 
-/// A kind of history, and its name in `--only`.
-type Kind = (&'static str, fn(u64, Option<Flaw>) -> Outcome);
-
-const KINDS: [Kind; 2] = [("feed", feed), ("migrate", migrate)];
+/// How many histories are run to shorten one.
+const SHRINK_RUNS: u32 = 400;
 
 fn value<'a>(arguments: &'a [String], name: &str) -> Option<&'a str> {
     let at = arguments.iter().position(|argument| argument == name)?;
@@ -19,38 +18,63 @@ fn number(arguments: &[String], name: &str) -> Option<u64> {
     value(arguments, name)?.parse().ok()
 }
 
+/// Tells everything that happens in one history; says whether it broke a promise.
+#[expect(clippy::print_stdout, reason = "a program for people")]
+fn tell(kind: Kind, history: &History) -> bool {
+    let outcome = kind.run(history);
+    for line in &outcome.trace {
+        println!("{line}");
+    }
+    let why = outcome.broken.as_deref();
+    println!(
+        "{}: {}",
+        kind.name(),
+        why.unwrap_or("every promise was kept")
+    );
+    why.is_some()
+}
+
+/// Runs the history of a seed; says whether it broke a promise, and by which events.
+#[expect(clippy::print_stdout, reason = "a program for people")]
+fn try_out(kind: Kind, seed: u64) -> bool {
+    let history = History::of(seed);
+    let Some(why) = kind.run(&history).broken else {
+        return false;
+    };
+    let name = kind.name();
+    println!("{name} {seed}: {why}\n  ./dev sim --only {name} {history}");
+    let short = shrink(kind, &history, SHRINK_RUNS);
+    println!("  ./dev sim --only {name} {short}");
+    true
+}
+
 #[expect(clippy::print_stdout, reason = "a program for people")]
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let only = value(&arguments, "--only");
-    let kinds: Vec<Kind> = KINDS
-        .into_iter()
-        .filter(|(name, _)| only.is_none_or(|only| only == *name))
-        .collect();
+    let mut kinds = Kind::ALL.to_vec();
+    kinds.retain(|kind| only.is_none_or(|only| only == kind.name()));
     let mut broken = 0_u64;
     if let Some(seed) = number(&arguments, "--seed") {
-        for (name, run) in kinds {
-            let outcome = run(seed, None);
-            for line in &outcome.trace {
-                println!("{line}");
-            }
-            broken += u64::from(outcome.broken.is_some());
-            let why = outcome.broken.as_deref();
-            println!("{name}: {}", why.unwrap_or("every promise was kept"));
+        let history = History {
+            events: value(&arguments, "--events").and_then(History::parse_events),
+            ..History::of(seed)
+        };
+        for kind in kinds {
+            broken += u64::from(tell(kind, &history));
         }
         return ExitCode::from(u8::from(broken > 0));
     }
     let Some(seeds) = number(&arguments, "--seeds").filter(|_| !kinds.is_empty()) else {
-        println!("usage: sim --seed N | --seeds N [--from N]   [--only feed|migrate]");
+        println!(
+            "usage: sim --seed N [--events LIST] | --seeds N [--from N]   [--only feed|migrate]"
+        );
         return ExitCode::from(2);
     };
     let from = number(&arguments, "--from").unwrap_or(0);
     for seed in from..from + seeds {
-        for (name, run) in &kinds {
-            if let Some(why) = run(seed, None).broken {
-                broken += 1;
-                println!("{name} {seed}: {why}\n  ./dev sim --only {name} --seed {seed}");
-            }
+        for kind in &kinds {
+            broken += u64::from(try_out(*kind, seed));
         }
     }
     println!("{seeds} seeds, {broken} broken");

@@ -31,11 +31,20 @@ struct Written {
     fate: Fate,
 }
 
+/// A partition whose end was lost.
+#[derive(Clone, Debug)]
+struct Cut {
+    partition: i32,
+    /// All that stood in it.
+    written: Vec<Written>,
+}
+
 /// Everything that was ever written, by partition.
 #[derive(Clone, Debug, Default)]
 pub struct Oracle {
     written: BTreeMap<i32, Vec<Written>>,
     compacted: bool,
+    cut: Option<Cut>,
 }
 
 /// What a sink must hold at some positions.
@@ -54,8 +63,8 @@ impl Oracle {
     #[must_use]
     pub fn new(compacted: bool) -> Self {
         Self {
-            written: BTreeMap::new(),
             compacted,
+            ..Self::default()
         }
     }
 
@@ -85,31 +94,52 @@ impl Oracle {
         }
     }
 
-    /// Returns what must be stored by whoever has read each partition up to its position.
+    /// Notes that a partition lost, once, what stood from an offset on. Who had read that before may still
+    /// store it, and must say so.
+    pub fn cut(&mut self, partition: i32, to: u64) {
+        let written = self.written.entry(partition).or_default();
+        self.cut = Some(Cut {
+            partition,
+            written: written.clone(),
+        });
+        written.retain(|record| record.offset < to);
+    }
+
+    /// Returns what must be stored by whoever has read each of these partitions up to its position.
     #[must_use]
     pub fn at(&self, next: &BTreeMap<i32, u64>) -> Expected {
+        self.fold(next, None)
+    }
+
+    /// Returns what must be stored by whoever had read what was lost before it was.
+    #[must_use]
+    pub fn before_cut(&self, next: &BTreeMap<i32, u64>) -> Option<Expected> {
+        let cut = self.cut.as_ref()?;
+        Some(self.fold(next, Some(cut)))
+    }
+
+    fn records<'a>(&'a self, partition: i32, cut: Option<&'a Cut>) -> &'a [Written] {
+        match cut {
+            Some(cut) if cut.partition == partition => &cut.written,
+            Some(_) | None => self.written.get(&partition).map_or(&[], Vec::as_slice),
+        }
+    }
+
+    fn fold(&self, next: &BTreeMap<i32, u64>, cut: Option<&Cut>) -> Expected {
         let mut expected = Expected::default();
-        for (partition, records) in &self.written {
-            let next = next.get(partition).copied().unwrap_or(0);
+        for (partition, next) in next {
+            let records = self.records(*partition, cut);
             for record in records.iter().filter(|record| record.fate == Fate::Visible) {
-                if record.offset >= next {
+                if record.offset >= *next {
                     if self.compacted {
                         expected.unsure.insert(record.key.clone());
                     }
                     continue;
                 }
-                match &record.value {
-                    Value::Row(row) => {
-                        expected.rows.insert(record.key.clone(), row.clone());
-                    }
-                    Value::Tombstone => {
-                        expected.rows.remove(&record.key);
-                    }
-                    Value::Excluded | Value::Poison => {
-                        if self.compacted {
-                            expected.rows.remove(&record.key);
-                        }
-                    }
+                if let Some(row) = self.row(&record.value) {
+                    expected.rows.remove(&record.key);
+                    let row = row.map(|row| (record.key.clone(), row.to_owned()));
+                    expected.rows.extend(row);
                 }
                 if record.value == Value::Poison {
                     expected.poison.insert((*partition, record.offset));
@@ -117,5 +147,40 @@ impl Oracle {
             }
         }
         expected
+    }
+
+    /// Returns what a record makes of its key's row, if anything.
+    #[expect(
+        clippy::option_option,
+        reason = "a row, none, or the one that is there"
+    )]
+    fn row<'a>(&self, value: &'a Value) -> Option<Option<&'a str>> {
+        match value {
+            Value::Row(row) => Some(Some(row)),
+            Value::Tombstone => Some(None),
+            Value::Excluded | Value::Poison => self.compacted.then_some(None),
+        }
+    }
+
+    /// Says whether a record of some positions, and before others, makes this of a key's row: what a part
+    /// of a commit has written whose last part did not come.
+    #[must_use]
+    pub fn makes(
+        &self,
+        key: &str,
+        row: Option<&str>,
+        from: &BTreeMap<i32, u64>,
+        until: &BTreeMap<i32, u64>,
+    ) -> bool {
+        from.iter().any(|(partition, from)| {
+            let until = until.get(partition).copied().unwrap_or(0);
+            let span = *from..until;
+            self.records(*partition, None).iter().any(|record| {
+                span.contains(&record.offset)
+                    && record.fate == Fate::Visible
+                    && record.key == key
+                    && self.row(&record.value) == Some(row)
+            })
+        })
     }
 }

@@ -15,8 +15,8 @@ use materializer_model::ports::{
 };
 use materializer_model::progress::Claim;
 use materializer_model::{
-    CatalogId, Change, Checkpoint, Clock, Commit, Ends, Key, Monotonic, Mutation, Offset, Poison,
-    PoisonKind, Record, Row, RowBatch, Timestamp, Token, Topic, Unit,
+    Batch, CatalogId, Change, Checkpoint, Clock, Commit, Ends, Key, Monotonic, Mutation, Offset,
+    Poison, PoisonKind, Record, Row, RowBatch, Timestamp, Token, Topic, Unit,
 };
 
 use crate::chaos::{Flaw, Life};
@@ -86,10 +86,37 @@ pub(crate) struct SimSink {
     pub(crate) store: MemoryStore,
     pub(crate) unit: Unit,
     pub(crate) inner: MemorySink,
+    /// How many keys one transaction of the server writes.
+    pub(crate) part_keys: usize,
     /// Whether the outstanding commit ends in a timeout.
     pub(crate) times_out: bool,
     /// What a server without a fence has just stored.
     pub(crate) unfenced: Option<Checkpoint>,
+}
+
+impl SimSink {
+    fn connect(&self) -> MemorySink {
+        self.store.sink(&self.unit).in_parts(self.part_keys)
+    }
+
+    /// Writes the first part as a server with a flaw does.
+    fn write_first_part(&self, commit: &Commit) {
+        if self.life.shared.has(Flaw::PartUnfenced) {
+            self.store.overwrite(&self.unit, commit, self.part_keys);
+        }
+        if self.life.shared.has(Flaw::CheckpointTooEarly) {
+            let mut batch = Batch::default();
+            for mutation in &commit.batch.mutations()[..self.part_keys] {
+                batch.put(mutation.clone());
+            }
+            let alone = Commit {
+                batch,
+                previous: commit.previous.clone(),
+                checkpoint: commit.checkpoint.clone(),
+            };
+            self.store.overwrite(&self.unit, &alone, usize::MAX);
+        }
+    }
 }
 
 impl Sink for SimSink {
@@ -97,7 +124,10 @@ impl Sink for SimSink {
         if self.life.shared.fails() {
             return Err(SinkError::Unavailable("the server is away".into()));
         }
-        self.inner = self.store.sink(&self.unit);
+        if self.life.shared.has(Flaw::TokenLowered) {
+            self.store.forget_owner(&self.unit);
+        }
+        self.inner = self.connect();
         self.times_out = false;
         self.life.around("open", || self.inner.open(me, expect))
     }
@@ -109,9 +139,12 @@ impl Sink for SimSink {
     fn submit(&mut self, commit: Arc<Commit>) -> Result<(), SinkError> {
         self.life.point("submit");
         if self.life.shared.has(Flaw::WrittenUnfenced) {
-            self.store.overwrite(&self.unit, &commit);
+            self.store.overwrite(&self.unit, &commit, usize::MAX);
             self.unfenced = Some(commit.checkpoint.clone());
             return Ok(());
+        }
+        if commit.batch.len() > self.part_keys {
+            self.write_first_part(&commit);
         }
         if !self.life.shared.fails() {
             return self.life.around("submit", || self.inner.submit(commit));
@@ -126,10 +159,15 @@ impl Sink for SimSink {
                 Ok(())
             }
             _ => {
-                let mut sink = std::mem::replace(&mut self.inner, self.store.sink(&self.unit));
-                self.life
-                    .shared
-                    .delay(Box::new(move || format!("{:?}", sink.submit(commit))));
+                let connection = self.connect();
+                let mut sink = std::mem::replace(&mut self.inner, connection);
+                self.life.shared.delay(Box::new(move || {
+                    let mut outcome = sink.submit(commit).map(|()| None);
+                    while outcome == Ok(None) {
+                        outcome = sink.settle(Duration::ZERO);
+                    }
+                    format!("{outcome:?}")
+                }));
                 self.times_out = true;
                 Ok(())
             }
@@ -154,9 +192,11 @@ impl Sink for SimSink {
     }
 }
 
+/// Letters that are not flushed are gone with the process, or with a producer that gives up.
 pub(crate) struct SimDeadLetters {
     pub(crate) life: Life,
     pub(crate) inner: MemoryDeadLetters,
+    pub(crate) queue: Vec<DeadLetter>,
 }
 
 impl DeadLetters for SimDeadLetters {
@@ -164,14 +204,24 @@ impl DeadLetters for SimDeadLetters {
         if self.life.shared.fails() {
             return Err(LogError::Unavailable("the queue is full".into()));
         }
-        self.life.around("send", || self.inner.send(letter))
+        self.life.around("send", || self.queue.push(letter));
+        Ok(())
     }
 
     fn flushed(&mut self, wait: Duration) -> Result<bool, LogError> {
         if self.life.shared.fails() {
-            return Ok(false);
+            if self.life.shared.below(2) == 0 {
+                return Ok(false); // slow
+            }
+            self.queue.clear();
+            return Err(LogError::Unavailable("a letter was given up".into()));
         }
-        self.life.around("flushed", || self.inner.flushed(wait))
+        self.life.around("flushed", || {
+            for letter in self.queue.drain(..) {
+                self.inner.send(letter)?;
+            }
+            self.inner.flushed(wait)
+        })
     }
 }
 
@@ -211,12 +261,14 @@ impl Claims for SimClaims {
     }
 }
 
-/// The clock of one process: its own beginning, its own pace.
+/// The clock of one process: its own beginning, its own pace, and what it has heard of the broker's.
 pub(crate) struct SimClock {
     pub(crate) world: ManualClock,
     pub(crate) began: Monotonic,
     /// How much of the world's time passes by it, in percent.
     pub(crate) pace: u32,
+    /// How old its knowledge of the broker's time is: what it knows is a lower bound.
+    pub(crate) behind: Duration,
 }
 
 impl Clock for SimClock {
@@ -225,7 +277,7 @@ impl Clock for SimClock {
     }
 
     fn broker(&self) -> Option<Timestamp> {
-        self.world.broker()
+        Some(self.world.now().minus(self.behind))
     }
 }
 

@@ -9,6 +9,11 @@ impl Random {
         Self(seed)
     }
 
+    /// Begins the choices of one event: they depend on nothing that happened before it.
+    pub(crate) fn of_event(seed: u64, event: u64) -> Self {
+        Self(Self(seed).next() ^ Self(!event).next())
+    }
+
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;

@@ -1,19 +1,23 @@
 //! The servers of one seed, and a worker as a process makes it that reaches them.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use materializer_model::definition::{
-    Expression, Format, Gates, OnError, Order, Promotion, Source, Target, ViewDefinition,
+    Expression, Format, Gates, OnError, Order, Promotion, RedisShape, RedisTarget, Source, Target,
+    ViewDefinition,
 };
 use materializer_model::memory::{
     ManualClock, MemoryControl, MemoryDeadLetters, MemoryLog, MemoryStore,
 };
 use materializer_model::ports::ControlLog;
-use materializer_model::{Clock, ProcessId, Timestamp, Token, Topic, Unit, ViewName, WorkerId};
+use materializer_model::{
+    Checkpoint, Clock, ProcessId, Timestamp, Token, Topic, Unit, ViewName, WorkerId,
+};
 use materializer_replay::{Pacing, Ports, Settings, Worker};
-use std::time::Duration;
 
-use crate::chaos::Life;
+use crate::chaos::{Life, Shared};
 use crate::ports::{
     SimClaims, SimClock, SimDeadLetters, SimDerive, SimObserver, SimReader, SimSink,
 };
@@ -26,6 +30,17 @@ pub(crate) struct Servers {
     pub(crate) letters: MemoryDeadLetters,
     pub(crate) control: MemoryControl,
     pub(crate) clock: ManualClock,
+    /// How many keys one transaction of the sink writes.
+    pub(crate) part_keys: usize,
+}
+
+/// What a unit stores, as text.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    pub(crate) checkpoint: Option<Checkpoint>,
+    pub(crate) rows: BTreeMap<String, String>,
+    /// Up to where rows may be ahead of the checkpoint: a commit of several parts is not whole.
+    pub(crate) unfinished: Option<Checkpoint>,
 }
 
 impl Servers {
@@ -39,16 +54,32 @@ impl Servers {
             letters: MemoryDeadLetters::default(),
             control,
             clock,
+            part_keys: usize::MAX,
         }
     }
 
-    /// Returns the clock of a process that begins now; `pace` is in percent of the world's.
-    pub(crate) fn clock(&self, pace: u32) -> Arc<dyn Clock> {
+    /// Returns the clock of a process that begins now. No two go alike.
+    pub(crate) fn clock(&self, shared: &Shared) -> Arc<dyn Clock> {
         Arc::new(SimClock {
             world: self.clock.clone(),
             began: self.clock.monotonic(),
-            pace,
+            pace: 90 + 10 * u32::try_from(shared.below(6)).expect("small"),
+            behind: Duration::from_millis(shared.below(3_000)),
         })
+    }
+
+    /// Returns what a unit stores.
+    pub(crate) fn stored(&self, unit: &Unit) -> Stored {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let (checkpoint, rows) = self.store.unit(unit);
+        let rows = rows.iter();
+        Stored {
+            checkpoint,
+            rows: rows
+                .map(|(key, row)| (text(&key.0), text(&row.row.0)))
+                .collect(),
+            unfinished: self.store.unfinished(unit),
+        }
     }
 
     /// Makes a worker of a claimed unit. Its rows begin with `edition`.
@@ -79,12 +110,14 @@ impl Servers {
                 store: self.store.clone(),
                 unit: unit.clone(),
                 inner: self.store.sink(unit),
+                part_keys: self.part_keys,
                 times_out: false,
                 unfenced: None,
             }),
             dead_letters: Box::new(SimDeadLetters {
                 life: life.clone(),
                 inner: self.letters.clone(),
+                queue: Vec::new(),
             }),
             claims: Box::new(SimClaims {
                 life: life.clone(),
@@ -110,8 +143,13 @@ impl Servers {
     }
 }
 
-/// A view whose rows are its records' values.
-pub(crate) fn definition(view: ViewName, topic: &Topic, on_error: OnError) -> ViewDefinition {
+/// A view whose rows are its records' values, fed by so many units.
+pub(crate) fn definition(
+    view: ViewName,
+    topic: &Topic,
+    shards: u16,
+    on_error: OnError,
+) -> ViewDefinition {
     ViewDefinition {
         view,
         from: Source {
@@ -125,7 +163,13 @@ pub(crate) fn definition(view: ViewName, topic: &Topic, on_error: OnError) -> Vi
         condition: None,
         key: Expression("record.key".into()),
         document: Vec::new(),
-        to: Target::Memory {},
+        to: Target::Redis(RedisTarget {
+            connection: "main".into(),
+            key: "{key}".into(),
+            shape: RedisShape::Bytes,
+            ttl: None,
+            shards,
+        }),
         gates: Gates {
             lag_seconds: 10.0,
             lag_records: 5,

@@ -8,13 +8,25 @@ use materializer_model::memory::{
     ManualClock, MemoryLog, MemoryRecord, TopicSettings, Transaction,
 };
 use materializer_model::ports::LogObserver;
-use materializer_model::{Checkpoint, Offset, Partition, Topic};
+use materializer_model::{Checkpoint, End, LeaderEpoch, Offset, Partition, Topic, Unit};
 
 use crate::chaos::Shared;
-use crate::oracle::{Oracle, Value};
-use crate::servers::Servers;
+use crate::oracle::{Expected, Oracle, Value};
+use crate::servers::{Servers, Stored};
 
 const KEYS: u64 = 10;
+/// The most that a leader lacks which is elected uncleanly.
+const CUT_MAX: u64 = 20;
+
+/// A partition whose end was lost.
+struct Cut {
+    partition: Partition,
+    to: Offset,
+    /// Under which what stands there now was written.
+    epoch: LeaderEpoch,
+    /// Where it ended.
+    high: Offset,
+}
 
 /// A topic and all that was ever written to it.
 pub(crate) struct Upstream {
@@ -22,11 +34,18 @@ pub(crate) struct Upstream {
     pub(crate) topic: Topic,
     pub(crate) partitions: i32,
     pub(crate) compacted: bool,
+    /// How many units share the partitions.
+    pub(crate) shards: u16,
     pub(crate) oracle: Oracle,
     clock: ManualClock,
     shared: Shared,
     open: Option<(u64, Transaction)>,
     transactions: u64,
+    /// Where the last transactions ended in each partition.
+    markers: BTreeMap<Partition, Offset>,
+    /// Up to where each partition was compacted, which a leader that is elected has, too.
+    clean: BTreeMap<Partition, Offset>,
+    cut: Option<Cut>,
 }
 
 /// The CRC-32 of a key, bit by bit: the producers here are librdkafka's.
@@ -41,6 +60,7 @@ impl Upstream {
     pub(crate) fn new(shared: &Shared, servers: &Servers) -> Self {
         let partitions = 1 + i32::try_from(shared.below(3)).expect("small");
         let compacted = shared.chance(500);
+        let shards = if shared.chance(300) { 2 } else { 1 };
         let topic = Topic::new("t");
         let log = servers.log.clone();
         let settings = if compacted {
@@ -54,11 +74,15 @@ impl Upstream {
             topic,
             partitions,
             compacted,
+            shards,
             oracle: Oracle::new(compacted),
             clock: servers.clock.clone(),
             shared: shared.clone(),
             open: None,
             transactions: 0,
+            markers: BTreeMap::new(),
+            clean: BTreeMap::new(),
+            cut: None,
         }
     }
 
@@ -104,10 +128,16 @@ impl Upstream {
         if let Some((number, transaction)) = self.open.take() {
             self.shared
                 .note(format!("end transaction {number}, commit {commit}"));
+            let before = self.ends();
             if commit {
                 self.log.commit(transaction);
             } else {
                 self.log.abort(transaction);
+            }
+            for (before, (partition, after)) in before.values().zip(self.ends()) {
+                if before.high < after.high {
+                    self.markers.insert(partition, before.high);
+                }
             }
             self.oracle.ended(number, commit);
         }
@@ -125,6 +155,9 @@ impl Upstream {
             self.shared
                 .note(format!("compact {partition} below {below}"));
             self.log.compact(&self.topic, partition, below, false);
+            let end = self.ends()[&partition].stable;
+            let clean = self.clean.entry(partition).or_default();
+            *clean = below.min(end).max(*clean);
         }
     }
 
@@ -163,29 +196,88 @@ impl Upstream {
         }
     }
 
-    /// Makes the topic anew, with as many partitions and other records.
+    /// Elects a leader of one partition that lacks its end: anything, or from a transaction's marker on.
+    /// Its producers go on.
+    pub(crate) fn cut(&mut self) {
+        let partition = self.some_partition();
+        let high = self.ends()[&partition].high;
+        let back = self.shared.below(CUT_MAX.min(high.0) + 1);
+        let to = match self.markers.get(&partition) {
+            Some(marker) if self.shared.chance(500) => *marker,
+            Some(_) | None => Offset(high.0 - back),
+        };
+        let to = self
+            .clean
+            .get(&partition)
+            .map_or(to, |clean| to.max(*clean));
+        self.shared
+            .note(format!("{partition} is cut back from {high} to {to}"));
+        self.log.truncate(&self.topic, partition, to);
+        self.oracle.cut(partition.0, to.0);
+        let epoch = self.ends()[&partition].epoch.expect("it has a leader");
+        self.cut = Some(Cut {
+            partition,
+            to,
+            epoch,
+            high,
+        });
+        for _ in 0..self.shared.below(150) {
+            self.produce();
+        }
+    }
+
+    /// Writes until a partition that was cut back is as long as it was.
+    pub(crate) fn grow_back(&mut self) {
+        while let Some(cut) = &self.cut
+            && self.ends()[&cut.partition].stable < cut.high
+        {
+            self.produce();
+        }
+    }
+
+    /// Says whether a checkpoint is past a record that was lost. `None` where nobody can tell: what stood
+    /// just before it was a marker, and under which leader it was written is not known.
+    pub(crate) fn reads_lost(&self, checkpoint: &Checkpoint) -> Option<bool> {
+        let cut = self.cut.as_ref();
+        let at = cut.and_then(|cut| {
+            let at = checkpoint.position(&self.topic, cut.partition)?;
+            (at.next > cut.to).then_some((at.epoch, cut.epoch))
+        });
+        let Some((read, written)) = at else {
+            return Some(false);
+        };
+        Some(read? < written)
+    }
+
+    /// Makes the topic anew, with as many partitions and other records, more or fewer.
     pub(crate) fn recreate(&mut self) {
         self.shared.note("the topic is made anew".into());
         let settings = TopicSettings::kept(self.partitions);
         self.log.create(&self.topic, settings);
         self.oracle = Oracle::new(false);
         self.open = None;
-        for _ in 0..200 {
+        for _ in 0..self.shared.below(300) {
             self.produce();
         }
     }
 
-    /// Returns the stable end of each partition.
-    pub(crate) fn stable_ends(&self) -> Vec<u64> {
+    fn ends(&self) -> BTreeMap<Partition, End> {
         let observer = self.log.observer(Arc::new(self.clock.clone()));
         let ends = observer.ends();
-        let stable = |p| {
-            ends.get(&self.topic, Partition(p))
-                .expect("it exists")
-                .stable
-                .0
-        };
-        (0..self.partitions).map(stable).collect()
+        let end = |p| Some((Partition(p), *ends.get(&self.topic, Partition(p))?));
+        (0..self.partitions).filter_map(end).collect()
+    }
+
+    /// Returns the stable end of each partition.
+    pub(crate) fn stable_ends(&self) -> Vec<u64> {
+        self.ends().values().map(|end| end.stable.0).collect()
+    }
+
+    /// Says whether a checkpoint of a unit is at the stable end of each partition that it has to read.
+    pub(crate) fn is_at_end(&self, unit: &Unit, checkpoint: &Checkpoint) -> bool {
+        let mut ends: BTreeMap<i32, u64> = (0..).zip(self.stable_ends()).collect();
+        ends.retain(|partition, _| partition % i32::from(self.shards) == i32::from(unit.shard));
+        self.positions(checkpoint) == ends
     }
 
     /// Returns the position of a checkpoint in each partition.
@@ -194,28 +286,44 @@ impl Upstream {
         (0..self.partitions).filter_map(at).collect()
     }
 
-    /// Compares what a unit stores at a checkpoint with the fold of all that was written below it.
-    /// A row is stored as `row` makes it of a record's value.
+    /// Compares what a unit stores with the fold of all that was written below its checkpoint, and returns
+    /// that. Every row begins with `edition`. Where parts of a commit were written and the last was not,
+    /// rows may be ahead, each as a record makes it that is below the end of that commit.
     ///
     /// # Errors
     /// Says which key differs.
-    pub(crate) fn compare(
-        &self,
-        checkpoint: &Checkpoint,
-        rows: &BTreeMap<String, String>,
-        row: impl Fn(&str) -> String,
-    ) -> Result<(), String> {
-        let next = self.positions(checkpoint);
-        let expected = self.oracle.at(&next);
-        for key in expected.rows.keys().chain(rows.keys()) {
-            let should = expected.rows.get(key).map(|value| row(value));
-            let is = rows.get(key);
-            if should.as_ref() != is && !expected.unsure.contains(key) {
-                return Err(format!(
-                    "at {next:?} `{key}` is {is:?} and should be {should:?}"
-                ));
+    pub(crate) fn compare(&self, stored: &Stored, edition: &str) -> Result<Expected, String> {
+        let until = stored.unfinished.as_ref().map(|at| self.positions(at));
+        let next = match (&stored.checkpoint, &until) {
+            (Some(checkpoint), _) => self.positions(checkpoint),
+            (None, Some(until)) => until.keys().map(|partition| (*partition, 0)).collect(),
+            (None, None) => BTreeMap::new(),
+        };
+        let is_ahead = |key: &str, is: Option<&str>| {
+            let row = is.map(|row| row.strip_prefix(edition).unwrap_or_default());
+            until
+                .as_ref()
+                .is_some_and(|until| self.oracle.makes(key, row, &next, until))
+        };
+        let compare = |expected: &Expected| -> Result<(), String> {
+            for key in expected.rows.keys().chain(stored.rows.keys()) {
+                let should = expected.rows.get(key);
+                let should = should.map(|row| format!("{edition}{row}"));
+                let is = stored.rows.get(key);
+                let differs = should.as_ref() != is && !expected.unsure.contains(key);
+                if differs && !is_ahead(key, is.map(String::as_str)) {
+                    return Err(format!(
+                        "at {next:?} `{key}` is {is:?} and should be {should:?}"
+                    ));
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        };
+        let checkpoint = stored.checkpoint.as_ref();
+        let of_lost = checkpoint
+            .filter(|at| self.reads_lost(at) == Some(true))
+            .and_then(|_| self.oracle.before_cut(&next));
+        let expected = of_lost.unwrap_or_else(|| self.oracle.at(&next));
+        compare(&expected).map(|()| expected)
     }
 }

@@ -10,16 +10,16 @@ use std::fmt::Debug;
 use materializer_migrations as migrations;
 use materializer_model::defect::plant;
 use materializer_replay as replay;
-use sim::{Flaw, Outcome, feed, migrate};
+use sim::{Flaw, History, Kind};
 
 /// Within how many seeds each must be found.
 const SEEDS: u64 = 500;
 
 /// Runs histories of a broken rule until one of them shows it.
 #[expect(clippy::print_stdout, reason = "the figure is what one runs it for")]
-fn hunt(rule: &dyn Debug, run: impl Fn(u64) -> Outcome) {
-    let found = (0..SEEDS).find_map(|seed| Some((seed, run(seed).broken?)));
-    let Some((seed, why)) = found else {
+fn hunt(rule: &dyn Debug, kind: Kind, flaw: Option<Flaw>) {
+    let broken = |seed| kind.run(&History::of(seed).with(flaw)).broken;
+    let Some((seed, why)) = (0..SEEDS).find_map(|seed| Some((seed, broken(seed)?))) else {
         panic!("{rule:?}: not found within {SEEDS} seeds");
     };
     println!("{rule:?}: found after {} seeds: {why:.150}", seed + 1);
@@ -29,7 +29,7 @@ fn hunt(rule: &dyn Debug, run: impl Fn(u64) -> Outcome) {
 fn every_rule_of_the_worker_that_is_broken_is_found() {
     for defect in replay::Defect::ALL {
         plant(Some(defect));
-        hunt(&defect, |seed| feed(seed, None));
+        hunt(&defect, Kind::Feed, None);
     }
 }
 
@@ -37,15 +37,20 @@ fn every_rule_of_the_worker_that_is_broken_is_found() {
 fn every_rule_of_the_coordinator_that_is_broken_is_found() {
     for defect in migrations::Defect::ALL {
         plant(Some(defect));
-        hunt(&defect, |seed| migrate(seed, None));
+        hunt(&defect, Kind::Migrate, None);
     }
 }
 
 #[test]
 fn every_flaw_of_a_server_is_found() {
-    let unfenced = Some(Flaw::WrittenUnfenced);
-    hunt(&(unfenced, "feed"), |seed| feed(seed, unfenced));
-    hunt(&(unfenced, "migrate"), |seed| migrate(seed, unfenced));
-    let overwritten = Some(Flaw::AliasOverwritten);
-    hunt(&overwritten, |seed| migrate(seed, overwritten));
+    for (flaw, kind) in [
+        (Flaw::WrittenUnfenced, Kind::Feed),
+        (Flaw::WrittenUnfenced, Kind::Migrate),
+        (Flaw::PartUnfenced, Kind::Feed),
+        (Flaw::CheckpointTooEarly, Kind::Feed),
+        (Flaw::TokenLowered, Kind::Feed),
+        (Flaw::AliasOverwritten, Kind::Migrate),
+    ] {
+        hunt(&(flaw, kind), kind, Some(flaw));
+    }
 }

@@ -4,6 +4,7 @@
 //! Each is a handle on shared state: clones see the same log, store or clock. None of them blocks,
 //! asks the machine for the time, or holds a lock across a call.
 
+mod admin;
 mod clock;
 mod control;
 mod dead_letters;
@@ -14,12 +15,13 @@ mod store;
 
 use std::sync::{Mutex, MutexGuard};
 
+pub use admin::MemoryAdmin;
 pub use clock::ManualClock;
 pub use control::{MeddledControlLog, MemoryControl, MemoryControlLog};
 pub use dead_letters::MemoryDeadLetters;
 pub use log::{MemoryLog, MemoryRecord, TopicSettings, Transaction};
 pub use reader::{MemoryObserver, MemoryReader};
-pub use store::{MemoryAdmin, MemorySink, MemorySinkReader, MemoryStore, StoreImage};
+pub use store::{MemorySink, MemorySinkReader, MemoryStore, StoreImage};
 
 /// Locks shared state.
 fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,34 +1,34 @@
-//! A sink in memory: the store of all units, and the three ports on it.
+//! A sink in memory: the store of all units, and the ports that write and read one of them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::admin::MemoryAdmin;
 use super::lock;
 use crate::ids::{Token, Unit, VersionId, ViewName};
 use crate::mutation::{Change, Commit, Key, Mutation};
 use crate::offset::{Checkpoint, Offset};
 use crate::poison::Poison;
 use crate::ports::{
-    AliasPointer, Counting, Expect, Retired, Scanned, Sink, SinkAdmin, SinkError, SinkReader,
-    Snapshot, StoredRow, Usage,
+    AliasPointer, Expect, Scanned, Sink, SinkError, SinkReader, Snapshot, StoredRow, Usage,
 };
 
-/// The most rows that one call of `retire` deletes.
-const RETIRE_ROWS: usize = 256;
-
 #[derive(Clone, Debug, Default)]
-struct UnitStore {
-    token: Option<Token>,
-    /// Counts the openings: a write that was begun before the last one is void.
+pub(super) struct UnitStore {
+    pub(super) token: Option<Token>,
+    /// The number of its last opening: a write that was begun before it is void.
     opened: u64,
-    checkpoint: Option<Checkpoint>,
-    rows: BTreeMap<Key, StoredRow>,
+    pub(super) checkpoint: Option<Checkpoint>,
+    pub(super) rows: BTreeMap<Key, StoredRow>,
+    /// Where the furthest commit ends whose last part did not come.
+    unfinished: Option<Checkpoint>,
 }
 
 impl UnitStore {
-    fn apply(&mut self, commit: &Commit) {
-        for mutation in commit.batch.mutations() {
+    /// Applies a part of a commit; the last one moves the checkpoint.
+    fn apply(&mut self, part: &[Mutation], commit: &Commit, is_last: bool) {
+        for mutation in part {
             let key = mutation.key.clone();
             match &mutation.change {
                 Change::Upsert { row, expires_at } => {
@@ -43,21 +43,30 @@ impl UnitStore {
                 }
             }
         }
-        self.checkpoint = Some(commit.checkpoint.clone());
+        let ends = &commit.checkpoint;
+        if is_last {
+            self.checkpoint = Some(ends.clone());
+            self.unfinished.take_if(|until| !ends.is_behind(until));
+        } else {
+            let until = self.unfinished.get_or_insert_with(|| ends.clone());
+            until.raise_to(ends);
+        }
     }
 }
 
 /// All that a store holds at one instant: what a snapshot would have saved.
 #[derive(Clone, Debug, Default)]
 pub struct StoreImage {
-    units: BTreeMap<Unit, UnitStore>,
-    aliases: BTreeMap<ViewName, AliasPointer>,
-    retired: BTreeMap<VersionId, Offset>,
+    pub(super) units: BTreeMap<Unit, UnitStore>,
+    pub(super) aliases: BTreeMap<ViewName, AliasPointer>,
+    pub(super) retired: BTreeMap<VersionId, Offset>,
+    /// Counts the openings of all units, and the restorations.
+    openings: u64,
 }
 
 /// The store. What it holds can be saved, put back and cleared, as a server's operator would.
 #[derive(Clone, Debug, Default)]
-pub struct MemoryStore(Arc<Mutex<StoreImage>>);
+pub struct MemoryStore(pub(super) Arc<Mutex<StoreImage>>);
 
 impl MemoryStore {
     /// Returns a new connection that writes one unit.
@@ -67,6 +76,8 @@ impl MemoryStore {
             store: self.clone(),
             unit: unit.clone(),
             session: None,
+            part_keys: usize::MAX,
+            under_way: None,
             settled: None,
         }
     }
@@ -83,9 +94,7 @@ impl MemoryStore {
     /// Returns what the coordinator uses.
     #[must_use]
     pub fn admin(&self) -> MemoryAdmin {
-        MemoryAdmin {
-            store: self.clone(),
-        }
+        MemoryAdmin::new(self.clone())
     }
 
     /// Returns a copy of all that is stored.
@@ -94,9 +103,15 @@ impl MemoryStore {
         lock(&self.0).clone()
     }
 
-    /// Puts a copy back, in place of all that is stored: a fail-over to a replica that lagged.
-    pub fn restore(&self, image: StoreImage) {
-        *lock(&self.0) = image;
+    /// Puts a copy back, in place of all that is stored: a fail-over to a replica that lagged. Nobody's
+    /// connection survives it.
+    pub fn restore(&self, mut image: StoreImage) {
+        let mut state = lock(&self.0);
+        image.openings = state.openings + 1;
+        for unit in image.units.values_mut() {
+            unit.opened = image.openings;
+        }
+        *state = image;
     }
 
     /// Forgets everything, as `FLUSHALL` does.
@@ -104,12 +119,44 @@ impl MemoryStore {
         self.restore(StoreImage::default());
     }
 
-    /// Applies a commit whoever sends it and whatever it follows: what a sink would do that neither
-    /// fences nor compares. For tests of the tests.
-    pub fn overwrite(&self, unit: &Unit, commit: &Commit) {
+    /// Applies the first `keys` of a commit whoever sends it and whatever it follows: what a sink would do
+    /// that neither fences nor compares. For tests of the tests.
+    pub fn overwrite(&self, unit: &Unit, commit: &Commit, keys: usize) {
         let mut state = lock(&self.0);
         let unit = state.units.entry(unit.clone()).or_default();
-        unit.apply(commit);
+        let mutations = commit.batch.mutations();
+        let part = &mutations[..keys.min(mutations.len())];
+        unit.apply(part, commit, part.len() == mutations.len());
+    }
+
+    /// Returns a unit's checkpoint.
+    #[must_use]
+    pub fn checkpoint(&self, unit: &Unit) -> Option<Checkpoint> {
+        let state = lock(&self.0);
+        state.units.get(unit)?.checkpoint.clone()
+    }
+
+    /// Returns the token of a unit's owner.
+    #[must_use]
+    pub fn owner(&self, unit: &Unit) -> Option<Token> {
+        let state = lock(&self.0);
+        state.units.get(unit)?.token.clone()
+    }
+
+    /// Forgets a unit's owner, so that anybody is the next one. For tests of the tests.
+    pub fn forget_owner(&self, unit: &Unit) {
+        let mut state = lock(&self.0);
+        if let Some(unit) = state.units.get_mut(unit) {
+            unit.token = None;
+        }
+    }
+
+    /// Returns where the furthest commit ends of which some parts were written and the last was not:
+    /// until the checkpoint is there, rows may be ahead of it.
+    #[must_use]
+    pub fn unfinished(&self, unit: &Unit) -> Option<Checkpoint> {
+        let state = lock(&self.0);
+        state.units.get(unit)?.unfinished.clone()
     }
 
     /// Returns a unit's checkpoint and rows.
@@ -122,53 +169,32 @@ impl MemoryStore {
     }
 }
 
-/// Writes one unit to a [`MemoryStore`]; a submitted commit is applied, or refused, at once.
+/// Writes one unit to a [`MemoryStore`]; a submitted commit is applied, or refused, at once, unless it is
+/// to be written in parts.
 #[derive(Debug)]
 pub struct MemorySink {
     store: MemoryStore,
     unit: Unit,
     session: Option<(Token, u64)>,
+    part_keys: usize,
+    /// The commit whose parts are being written, and how many of its keys are.
+    under_way: Option<(Arc<Commit>, usize)>,
     settled: Option<Checkpoint>,
 }
 
-impl Sink for MemorySink {
-    fn open(&mut self, me: &Token, expect: Expect) -> Result<Option<Checkpoint>, SinkError> {
-        self.session = None;
-        self.settled = None;
-        let mut state = lock(&self.store.0);
-        if let Some(at) = state.retired.get(&self.unit.version) {
-            return Err(SinkError::Damaged(format!(
-                "`{}` was retired by the event at {at}",
-                self.unit.version
-            )));
+impl MemorySink {
+    /// Writes at most that many keys at once: the first of them when a commit is submitted, more whenever it
+    /// is to be settled, and with the last of them the checkpoint.
+    #[must_use]
+    pub fn in_parts(self, keys: usize) -> Self {
+        Self {
+            part_keys: keys,
+            ..self
         }
-        let unit = state.units.entry(self.unit.clone()).or_default();
-        if let Some(held) = &unit.token
-            && held != me
-            && !me.outranks(held)
-        {
-            return Err(if held.catalog == me.catalog {
-                SinkError::Fenced(held.clone())
-            } else {
-                SinkError::Damaged(format!("catalog `{}` owns the place", held.catalog))
-            });
-        }
-        if unit.checkpoint.is_none() && expect == Expect::Data {
-            return Err(SinkError::Damaged(
-                "the checkpoint is missing although commits were reported".into(),
-            ));
-        }
-        unit.token = Some(me.clone());
-        unit.opened += 1;
-        self.session = Some((me.clone(), unit.opened));
-        Ok(unit.checkpoint.clone())
     }
 
-    fn check(&self, _mutation: &Mutation) -> Result<(), Poison> {
-        Ok(())
-    }
-
-    fn submit(&mut self, commit: Arc<Commit>) -> Result<(), SinkError> {
+    /// Writes the next part, if everything is as it must be for the commit.
+    fn write_part(&mut self, commit: Arc<Commit>, written: usize) -> Result<(), SinkError> {
         let (me, opened) = self.session.as_ref().expect("opened before it is written");
         let again = |why: &str| Err(SinkError::Unavailable(why.into()));
         let mut state = lock(&self.store.0);
@@ -186,12 +212,68 @@ impl Sink for MemorySink {
         if unit.checkpoint != commit.previous {
             return again("the checkpoint is not the one that the commit follows");
         }
-        unit.apply(&commit);
-        self.settled = Some(commit.checkpoint.clone());
+        let rest = &commit.batch.mutations()[written..];
+        let part = &rest[..rest.len().min(self.part_keys)];
+        let is_last = part.len() == rest.len();
+        unit.apply(part, &commit, is_last);
+        if is_last {
+            self.settled = Some(commit.checkpoint.clone());
+        } else {
+            let written = written + part.len();
+            self.under_way = Some((commit, written));
+        }
+        Ok(())
+    }
+}
+
+impl Sink for MemorySink {
+    fn open(&mut self, me: &Token, expect: Expect) -> Result<Option<Checkpoint>, SinkError> {
+        self.session = None;
+        self.under_way = None;
+        self.settled = None;
+        let mut state = lock(&self.store.0);
+        if let Some(at) = state.retired.get(&self.unit.version) {
+            return Err(SinkError::Damaged(format!(
+                "`{}` was retired by the event at {at}",
+                self.unit.version
+            )));
+        }
+        state.openings += 1;
+        let openings = state.openings;
+        let unit = state.units.entry(self.unit.clone()).or_default();
+        if let Some(held) = &unit.token
+            && held != me
+            && !me.outranks(held)
+        {
+            return Err(if held.catalog == me.catalog {
+                SinkError::Fenced(held.clone())
+            } else {
+                SinkError::Damaged(format!("catalog `{}` owns the place", held.catalog))
+            });
+        }
+        if unit.checkpoint.is_none() && expect == Expect::Data {
+            return Err(SinkError::Damaged(
+                "the checkpoint is missing although commits were reported".into(),
+            ));
+        }
+        unit.token = Some(me.clone());
+        unit.opened = openings;
+        self.session = Some((me.clone(), unit.opened));
+        Ok(unit.checkpoint.clone())
+    }
+
+    fn check(&self, _mutation: &Mutation) -> Result<(), Poison> {
         Ok(())
     }
 
+    fn submit(&mut self, commit: Arc<Commit>) -> Result<(), SinkError> {
+        self.write_part(commit, 0)
+    }
+
     fn settle(&mut self, _wait: Duration) -> Result<Option<Checkpoint>, SinkError> {
+        if let Some((commit, written)) = self.under_way.take() {
+            self.write_part(commit, written)?;
+        }
         Ok(self.settled.take())
     }
 
@@ -239,114 +321,27 @@ impl SinkReader for MemorySinkReader {
     }
 }
 
-/// The coordinator's hand on a [`MemoryStore`].
-#[derive(Debug)]
-pub struct MemoryAdmin {
-    store: MemoryStore,
-}
-
-impl SinkAdmin for MemoryAdmin {
-    fn alias(&mut self, view: &ViewName) -> Result<Option<AliasPointer>, SinkError> {
-        Ok(lock(&self.store.0).aliases.get(view).cloned())
-    }
-
-    fn move_alias(&mut self, view: &ViewName, to: &AliasPointer) -> Result<(), SinkError> {
-        let mut state = lock(&self.store.0);
-        if let Some(held) = state.aliases.get(view)
-            && held != to
-            && held.epoch >= to.epoch
-        {
-            return Err(SinkError::Damaged(format!(
-                "the alias `{view}` is at epoch {}, past {}",
-                held.epoch, to.epoch
-            )));
-        }
-        let version = VersionId {
-            view: view.clone(),
-            number: to.version,
-        };
-        let mut units = state.units.iter();
-        let is_there =
-            units.any(|(unit, stored)| unit.version == version && stored.token.is_some());
-        if !is_there || state.retired.contains_key(&version) {
-            return Err(SinkError::Damaged(format!("there is no `{version}`")));
-        }
-        state.aliases.insert(view.clone(), to.clone());
-        Ok(())
-    }
-
-    fn remove_alias(&mut self, view: &ViewName, at: Offset) -> Result<(), SinkError> {
-        let mut state = lock(&self.store.0);
-        if state.aliases.get(view).is_some_and(|held| held.epoch < at) {
-            state.aliases.remove(view);
-        }
-        Ok(())
-    }
-
-    fn retire(
-        &mut self,
-        version: &VersionId,
-        at: Offset,
-        _budget: Duration,
-    ) -> Result<Retired, SinkError> {
-        let mut state = lock(&self.store.0);
-        state.retired.entry(version.clone()).or_insert(at);
-        let mut room = RETIRE_ROWS;
-        state.units.retain(|unit, stored| {
-            if unit.version != *version {
-                return true;
-            }
-            stored.checkpoint = None;
-            while room > 0 && stored.rows.pop_first().is_some() {
-                room -= 1;
-            }
-            !stored.rows.is_empty()
-        });
-        let finished = !state.units.keys().any(|unit| unit.version == *version);
-        Ok(Retired {
-            deleted: u64::try_from(RETIRE_ROWS - room).unwrap_or(u64::MAX),
-            finished,
-        })
-    }
-
-    fn count(&mut self, version: &VersionId, _budget: Duration) -> Result<Counting, SinkError> {
-        let state = lock(&self.store.0);
-        let units = state
-            .units
-            .iter()
-            .filter(|(unit, _)| unit.version == *version);
-        let rows: usize = units.map(|(_, stored)| stored.rows.len()).sum();
-        Ok(Counting {
-            rows: u64::try_from(rows).unwrap_or(u64::MAX),
-            finished: true,
-        })
-    }
-
-    fn exist(&mut self, version: &VersionId, keys: &[String]) -> Result<Vec<bool>, SinkError> {
-        let state = lock(&self.store.0);
-        let holds = |key: &String| {
-            let key = Key::new(key.as_bytes());
-            state
-                .units
-                .iter()
-                .any(|(unit, stored)| unit.version == *version && stored.rows.contains_key(&key))
-        };
-        Ok(keys.iter().map(holds).collect())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ids::{CatalogId, ClaimId};
     use crate::mutation::{Batch, Origin, Row};
     use crate::offset::{Bar, Counts, Partition, Topic};
+    use crate::ports::{Retired, SinkAdmin};
 
     fn token(claim_offset: u64) -> Token {
         Token {
             catalog: CatalogId::new("catalog"),
             claim_offset,
             claim: ClaimId::new(format!("claim-{claim_offset}")),
+        }
+    }
+
+    fn origin(offset: u64) -> Origin {
+        Origin {
+            topic: Topic::new("t"),
+            partition: Partition(0),
+            offset: Offset(offset),
         }
     }
 
@@ -358,11 +353,7 @@ mod tests {
                 row: Row::new(seq.to_string().as_bytes()),
                 expires_at: None,
             },
-            origin: Origin {
-                topic: Topic::new("t"),
-                partition: Partition(0),
-                offset: Offset(seq),
-            },
+            origin: origin(seq),
         });
         Arc::new(Commit {
             batch,
@@ -405,6 +396,35 @@ mod tests {
         let late = slow.submit(commit(1, None));
         assert!(matches!(late, Err(SinkError::Unavailable(_))), "{late:?}");
         assert_eq!(store.unit(&unit()), (None, BTreeMap::new()));
+    }
+
+    #[test]
+    fn an_earlier_owner_writes_no_further_part() {
+        let store = MemoryStore::default();
+        let mut batch = Batch::default();
+        for key in [b"a", b"b"] {
+            batch.put(Mutation {
+                key: Key::new(key),
+                change: Change::Delete,
+                origin: origin(1),
+            });
+        }
+        let whole = commit(1, None);
+        let split = Arc::new(Commit {
+            batch,
+            previous: None,
+            checkpoint: whole.checkpoint.clone(),
+        });
+        let (mut old, mut new) = (store.sink(&unit()).in_parts(1), store.sink(&unit()));
+        assert_eq!(old.open(&token(1), Expect::Maybe), Ok(None));
+        assert_eq!(old.submit(split), Ok(()));
+        assert_eq!(store.unit(&unit()).0, None);
+        assert_eq!(store.unfinished(&unit()), Some(whole.checkpoint.clone()));
+        assert_eq!(new.open(&token(2), Expect::Maybe), Ok(None));
+        let fenced = old.settle(Duration::ZERO);
+        assert_eq!(fenced, Err(SinkError::Fenced(token(2))));
+        assert_eq!(new.submit(commit(1, None)), Ok(()));
+        assert_eq!(store.unfinished(&unit()), None);
     }
 
     #[test]

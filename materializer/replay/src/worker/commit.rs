@@ -80,6 +80,11 @@ impl Worker {
         let Some(lanes) = &self.lanes else {
             return false;
         };
+        // Where a unit begins is stored before its first row: of a sink that holds some parts of a commit
+        // and no checkpoint nobody could tell how old they are, and tombstones of their keys may be gone.
+        if self.committed.is_none() {
+            return true;
+        }
         let pacing = &self.settings.pacing;
         let now = self.now();
         let full = self.batch.weight() >= pacing.fold_bytes_max;
@@ -92,8 +97,9 @@ impl Worker {
         }
         if self.batch.is_empty() {
             let moved = self.has_more_to_commit() || lanes.are_stale();
-            let waited = now.since(self.committed_at) >= pacing.empty_age;
-            return moved && (waited || directive.feed == Feed::Drain);
+            let age = now.since(self.committed_at);
+            let waited = age >= pacing.empty_age || directive.feed == Feed::Drain;
+            return (moved && waited) || age >= pacing.idle_age;
         }
         let age = now.since(self.batch_since);
         let due = match self.phase() {
@@ -107,7 +113,7 @@ impl Worker {
 
     /// Sends what was taken in to the sink; says whether it did.
     pub(super) fn submit(&mut self) -> Result<bool, Halt> {
-        if self.letters_unflushed {
+        if self.letters_unflushed && !is_planted(Defect::LettersUnacknowledged) {
             let wait = self.settings.pacing.wait;
             match self.ports.dead_letters.flushed(wait) {
                 Ok(true) => self.letters_unflushed = false,

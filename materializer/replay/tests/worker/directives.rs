@@ -81,6 +81,32 @@ fn two_shards_share_the_partitions_of_a_topic() {
 }
 
 #[test]
+fn a_unit_stores_where_it_begins_before_it_stores_a_row() {
+    let bench = Bench::new(TopicSettings::kept(1));
+    bench.produce(0, "a", Some("1"));
+    let mut worker = bench.worker(1);
+    while bench.store.checkpoint(&bench.unit).is_none() {
+        bench.clock.advance(Duration::from_millis(50));
+        worker.step(&bench.directive);
+    }
+    assert_eq!(bench.stored(), (Vec::new(), 0));
+}
+
+#[test]
+fn a_unit_without_a_partition_is_well_and_resumes() {
+    let mut bench = Bench::new(TopicSettings::kept(1));
+    bench.shard(2);
+    bench.unit.shard = 1;
+    bench.produce(0, "a", Some("1"));
+    for claim in 1..3 {
+        let mut worker = bench.worker(claim);
+        bench.run(&mut worker, 3);
+        assert_eq!(worker.progress().health, Health::Ok, "claim {claim}");
+        assert_eq!(bench.stored(), (Vec::new(), 0));
+    }
+}
+
+#[test]
 fn an_open_transaction_holds_the_gate_of_the_stable_offset_after_a_minute() {
     let mut bench = Bench::new(TopicSettings::kept(1));
     bench.produce(0, "a", Some("1"));

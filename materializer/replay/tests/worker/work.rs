@@ -134,7 +134,8 @@ fn time_is_added_to_what_it_was_spent_on() {
         grew.map(|(what, _)| what).collect::<Vec<_>>()
     };
     assert_eq!(step(), ["opening"]);
-    assert_eq!(step(), ["fetching", "deriving"]);
+    assert_eq!(step(), ["submitting"], "where it begins");
+    assert_eq!(step(), ["fetching", "deriving", "settling"]);
     bench.clock.advance(Duration::from_secs(2));
     assert_eq!(step(), ["submitting"]);
     assert_eq!(step(), ["fetching", "deriving", "settling"]);

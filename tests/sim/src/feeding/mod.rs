@@ -2,18 +2,17 @@
 
 mod world;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use materializer_model::Checkpoint;
 use materializer_model::progress::{Health, Phase};
 
 use self::world::World;
-use crate::Outcome;
-use crate::chaos::Flaw;
+use crate::servers::Stored;
+use crate::{History, Outcome};
 
-/// How many actions a history has.
-const ACTIONS: u64 = 700;
+/// How many events a history has before it is calm.
+pub(crate) const EVENTS: u64 = 700;
 /// How many steps a worker has to catch up once it is calm.
 const CALM_STEPS: u64 = 3_000;
 
@@ -33,6 +32,8 @@ enum Loss {
     Grown,
     /// Retention raises the log's start, perhaps above where a worker reads.
     Overtaken,
+    /// A leader is elected that lacks the end of a partition, which a worker may have read.
+    Cut,
 }
 
 impl Loss {
@@ -40,7 +41,7 @@ impl Loss {
     fn stops_writing(self) -> bool {
         match self {
             Self::Genesis | Self::Flush | Self::Recreated | Self::Horizon => true,
-            Self::None | Self::Grown | Self::Overtaken => false,
+            Self::None | Self::Grown | Self::Overtaken | Self::Cut => false,
         }
     }
 
@@ -50,33 +51,37 @@ impl Loss {
         match self {
             Self::None => false,
             Self::Flush | Self::Recreated => matches!(health, Some(Health::Damaged { .. })),
-            Self::Genesis | Self::Horizon | Self::Grown | Self::Overtaken => {
+            Self::Genesis | Self::Horizon | Self::Grown | Self::Overtaken | Self::Cut => {
                 matches!(health, Some(Health::Failed { .. }))
             }
         }
     }
 }
 
-/// Feeds a unit through the history of one seed.
+/// Feeds a unit through one history.
 #[must_use]
-pub fn feed(seed: u64, flaw: Option<Flaw>) -> Outcome {
-    let mut world = World::new(seed, flaw);
-    let broken = history(&mut world).err();
+pub fn feed(history: &History) -> Outcome {
+    let mut world = World::new(history);
+    let broken = live(&mut world).err();
     let trace = std::mem::take(&mut world.shared.lock().trace);
     Outcome { trace, broken }
 }
 
-fn history(world: &mut World) -> Result<(), String> {
-    let loss = match world.below(14) {
+fn live(world: &mut World) -> Result<(), String> {
+    let loss = match world.below(16) {
         0 => Loss::Genesis,
         1 => Loss::Flush,
         2 => Loss::Recreated,
-        3 if world.upstream.compacted => Loss::Horizon,
+        3 if world.upstream.compacted && world.reads_something() => Loss::Horizon,
         4 => Loss::Grown,
         5 => Loss::Overtaken,
+        6 | 7 => Loss::Cut,
         _ => Loss::None,
     };
-    let due = ACTIONS / 2 + world.below(ACTIONS / 4);
+    if loss != Loss::Cut && world.shared.chance(500) {
+        world.servers.part_keys = 2;
+    }
+    let due = EVENTS / 2 + world.below(EVENTS / 4);
     let mut lost = false;
     for _ in 0..world.below(60) {
         world.upstream.produce();
@@ -88,8 +93,9 @@ fn history(world: &mut World) -> Result<(), String> {
         world.upstream.lose_genesis();
         lost = true;
     }
-    for at in 0..ACTIONS {
-        act(world, loss);
+    for at in 0..EVENTS {
+        let shared = world.shared.clone();
+        shared.event(at, || act(world, loss));
         if at >= due && !lost && world.reported().is_some() {
             match loss {
                 Loss::Flush => world.flush(),
@@ -97,13 +103,25 @@ fn history(world: &mut World) -> Result<(), String> {
                 Loss::Horizon => world.stay_away(),
                 Loss::Grown => world.upstream.grow(),
                 Loss::Overtaken => world.upstream.expire(),
+                Loss::Cut => world.upstream.cut(),
                 Loss::None | Loss::Genesis => {}
             }
             lost = true;
         }
+        if nobody_can_tell(world) {
+            return Ok(());
+        }
+        world.check_owner()?;
         check(world, loss, lost && loss.stops_writing())?;
     }
     calm(world, loss, lost)
+}
+
+/// Says whether a marker was cut away that a checkpoint is just past, and does not know the leader of: a
+/// known gap, after which nothing is promised.
+fn nobody_can_tell(world: &World) -> bool {
+    let stored = world.servers.store.checkpoint(&world.unit);
+    stored.is_some_and(|at| world.upstream.reads_lost(&at).is_none())
 }
 
 /// Lets one thing happen.
@@ -144,27 +162,20 @@ fn pass(world: &mut World) {
 
 /// Checks every promise that holds at all times.
 fn check(world: &World, loss: Loss, lost: bool) -> Result<(), String> {
-    let (checkpoint, rows) = world.stored();
     if loss == Loss::Recreated && lost {
         return Ok(()); // rows of both logs: what counts is that it is said
     }
-    let Some(checkpoint) = checkpoint else {
-        let empty = rows.is_empty();
-        return empty
+    let stored = world.stored();
+    if lost && (stored.checkpoint.is_some() || !stored.rows.is_empty()) {
+        let left = loss == Loss::Horizon && stored.checkpoint == world.left_behind;
+        return left
             .then_some(())
-            .ok_or(format!("rows without a checkpoint: {rows:?}"));
-    };
-    if lost && loss == Loss::Horizon && Some(&checkpoint) == world.left_behind.as_ref() {
+            .ok_or(format!("{loss:?}, and yet this is stored: {stored:?}"));
+    }
+    let expected = world.upstream.compare(&stored, "")?;
+    let Some(checkpoint) = stored.checkpoint else {
         return Ok(());
-    }
-    if lost {
-        return Err(format!(
-            "{loss:?}, and yet something was written: {checkpoint:?}"
-        ));
-    }
-    world.upstream.compare(&checkpoint, &rows, str::to_owned)?;
-    let next = world.upstream.positions(&checkpoint);
-    let expected = world.upstream.oracle.at(&next);
+    };
     let counted = checkpoint.counts.skipped + checkpoint.counts.dead;
     let poison = u64::try_from(expected.poison.len()).expect("few");
     if counted > poison || (!world.upstream.compacted && counted != poison) {
@@ -235,9 +246,9 @@ fn check_report(world: &World, checkpoint: &Checkpoint) -> Result<(), String> {
 
 /// Ends all faults, lets one worker finish, and compares everything.
 fn calm(world: &mut World, loss: Loss, lost: bool) -> Result<(), String> {
-    world.shared.lock().faults = 0;
-    world.note("calm".into());
+    world.shared.calm();
     world.upstream.end_transaction();
+    world.upstream.grow_back();
     world.resume();
     world.actors.clear();
     world.start();
@@ -246,27 +257,41 @@ fn calm(world: &mut World, loss: Loss, lost: bool) -> Result<(), String> {
         world.shared.arrive();
         world.step();
         check(world, loss, lost && loss.stops_writing())?;
-        if lost && loss.is_told(world.health()) {
+        if nobody_can_tell(world) {
             return Ok(());
         }
-        if lost && (loss.stops_writing() || loss == Loss::Grown) {
-            continue; // it must be told
+        let stored = world.stored();
+        let must_tell = lost && must_tell(world, loss, &stored);
+        let may_tell = lost && loss == Loss::Overtaken;
+        if (must_tell || may_tell) && loss.is_told(world.health()) {
+            return Ok(());
         }
-        let (Some(checkpoint), _) = world.stored() else {
+        let Some(checkpoint) = stored.checkpoint.filter(|_| !must_tell) else {
             continue;
         };
-        let ends: BTreeMap<i32, u64> = (0..).zip(world.upstream.stable_ends()).collect();
         let ready = world
             .progress()
             .is_some_and(|progress| progress.held_ms.is_some());
-        if ready && world.upstream.positions(&checkpoint) == ends {
+        if ready && world.upstream.is_at_end(&world.unit, &checkpoint) {
             return Ok(()); // `check` has compared every key at this position
         }
     }
-    let (checkpoint, _) = world.stored();
     Err(format!(
-        "never at its end {:?}: {checkpoint:?}, {:?}, {loss:?}",
+        "never at its end {:?}: {:?}, {:?}, {loss:?}",
         world.upstream.stable_ends(),
+        world.stored().checkpoint,
         world.progress().map(|p| (p.health, p.gates)),
     ))
+}
+
+/// Says whether a unit cannot go on after a loss.
+fn must_tell(world: &World, loss: Loss, stored: &Stored) -> bool {
+    match loss {
+        Loss::Genesis | Loss::Flush | Loss::Recreated | Loss::Horizon | Loss::Grown => true,
+        Loss::None | Loss::Overtaken => false,
+        Loss::Cut => {
+            let reads_lost = |at| world.upstream.reads_lost(at) == Some(true);
+            stored.checkpoint.as_ref().is_some_and(reads_lost)
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! The world of one seed: the log, the sink's server, the workers that follow each other, and time.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,8 +14,9 @@ use materializer_model::{
 };
 use materializer_replay::{Step, Worker};
 
-use crate::chaos::{Crash, Doom, Fate, Flaw, Life, Shared};
-use crate::servers::{Servers, definition};
+use crate::History;
+use crate::chaos::{Crash, Doom, Fate, Life, Shared};
+use crate::servers::{Servers, Stored, definition};
 use crate::upstream::Upstream;
 
 /// A worker that is alive, whoever owns the unit.
@@ -39,14 +40,16 @@ pub(crate) struct World {
     pub(crate) left_behind: Option<Checkpoint>,
     /// The claim under which the last report was made.
     reported_by: Offset,
+    /// The claim of the last owner that the store was seen to have.
+    owned_by: Option<u64>,
     definition: Arc<ViewDefinition>,
     /// The ends at the time of each step, before any of them a bar may have been taken.
     pub(crate) bars: BTreeSet<Vec<u64>>,
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, flaw: Option<Flaw>) -> Self {
-        let shared = Shared::new(seed, flaw);
+    pub(crate) fn new(history: &History) -> Self {
+        let shared = Shared::new(history);
         let servers = Servers::new();
         let upstream = Upstream::new(&shared, &servers);
         let on_error = if shared.chance(500) {
@@ -57,8 +60,10 @@ impl World {
                 limit: 1_000,
             }
         };
-        let unit: Unit = "v/v1/c0/s0".parse().expect("a unit");
-        let definition = definition(unit.version.view.clone(), &upstream.topic, on_error.clone());
+        let shard = shared.below(u64::from(upstream.shards));
+        let unit: Unit = format!("v/v1/c0/s{shard}").parse().expect("a unit");
+        let view = unit.version.view.clone();
+        let definition = definition(view, &upstream.topic, upstream.shards, on_error.clone());
         Self {
             shared,
             upstream,
@@ -76,9 +81,15 @@ impl World {
             },
             left_behind: None,
             reported_by: Offset(0),
+            owned_by: None,
             definition: Arc::new(definition),
             bars: BTreeSet::new(),
         }
+    }
+
+    /// Says whether any partition is the unit's.
+    pub(crate) fn reads_something(&self) -> bool {
+        self.upstream.partitions > i32::from(self.unit.shard)
     }
 
     pub(crate) fn below(&self, bound: u64) -> u64 {
@@ -93,7 +104,7 @@ impl World {
 
     /// Keeps an image of the store, once it holds a commit: one without is a loss, not a lag.
     pub(crate) fn save(&mut self) {
-        if self.stored().0.is_some() {
+        if self.servers.store.checkpoint(&self.unit).is_some() {
             self.images.push(self.servers.store.image());
         }
     }
@@ -107,6 +118,7 @@ impl World {
         self.note(format!("the store goes back to image {at}"));
         self.images.truncate(at + 1);
         self.servers.store.restore(self.images[at].clone());
+        self.owned_by = None;
         self.shared.lock().late.clear();
     }
 
@@ -115,16 +127,25 @@ impl World {
         self.images.clear();
         self.shared.lock().late.clear();
         self.servers.store.clear();
+        self.owned_by = None;
     }
 
-    /// Returns what the unit holds: the checkpoint and the rows as text.
-    pub(crate) fn stored(&self) -> (Option<Checkpoint>, BTreeMap<String, String>) {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let (checkpoint, rows) = self.servers.store.unit(&self.unit);
-        let rows = rows
-            .iter()
-            .map(|(key, row)| (text(&key.0), text(&row.row.0)));
-        (checkpoint, rows.collect())
+    pub(crate) fn stored(&self) -> Stored {
+        self.servers.stored(&self.unit)
+    }
+
+    /// Looks who owns the unit: by a claim that is no older than that of the owner before.
+    pub(crate) fn check_owner(&mut self) -> Result<(), String> {
+        let owner = self.servers.store.owner(&self.unit);
+        let owner = owner.map(|token| token.claim_offset);
+        if owner < self.owned_by {
+            let before = self.owned_by;
+            return Err(format!(
+                "the owner's claim fell from {before:?} to {owner:?}"
+            ));
+        }
+        self.owned_by = owner;
+        Ok(())
     }
 
     // ------------------------------------------------------------ the workers
@@ -159,7 +180,7 @@ impl World {
             token,
             Arc::clone(&self.definition),
             "",
-            self.servers.clock(100),
+            self.servers.clock(&self.shared),
         );
         self.actors.push(Actor {
             worker,
@@ -174,9 +195,15 @@ impl World {
         self.upstream.end_transaction();
         self.actors.clear();
         self.shared.lock().late.clear();
-        self.left_behind = self.stored().0;
+        self.left_behind = self.servers.store.checkpoint(&self.unit);
         // Whoever had read everything would have missed nothing.
-        self.upstream.produce();
+        while self
+            .left_behind
+            .as_ref()
+            .is_some_and(|at| self.upstream.is_at_end(&self.unit, at))
+        {
+            self.upstream.produce();
+        }
         let day = Duration::from_secs(25 * 60 * 60);
         self.servers.clock.advance(day);
         self.upstream.drop_tombstones();

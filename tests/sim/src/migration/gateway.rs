@@ -1,11 +1,14 @@
 //! A gateway, as far as others depend on it: it folds the catalog and says how far.
 
 use materializer_migrations::Follower;
-use materializer_migrations::reports::{GATEWAY, GatewayReport};
+use materializer_migrations::reports::GatewayReport;
 use materializer_model::ProcessId;
 use materializer_model::ports::{ControlError, ControlLog, ControlTopic};
 
 use super::control::SimControl;
+
+/// The key of its reports.
+pub(super) const GATEWAY_KEY: &str = "gateway/g";
 
 pub(super) struct Gateway {
     process: ProcessId,
@@ -35,9 +38,8 @@ impl Gateway {
             address: None,
         };
         let value = serde_json::to_vec(&report).expect("serialises");
-        let key = format!("{GATEWAY}g");
         self.control
-            .append(ControlTopic::Progress, Some(&key), Some(&value))?;
+            .append(ControlTopic::Progress, Some(GATEWAY_KEY), Some(&value))?;
         Ok(())
     }
 }

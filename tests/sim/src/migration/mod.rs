@@ -19,27 +19,26 @@ use materializer_model::ports::{AliasPointer, SinkAdmin};
 
 use self::views::{apply, view};
 use self::world::{Stage, World};
-use crate::Outcome;
-use crate::chaos::Flaw;
+use crate::{History, Outcome};
 
 /// How many things happen before it is calm.
-const EVENTS: u64 = 3_000;
+pub(crate) const EVENTS: u64 = 3_000;
 /// How long anything may take once it is calm, in fifths of a second: ten minutes.
 const PATIENCE: u32 = 3_000;
 /// The edition that nobody asked for before it was calm.
 const LAST_EDITION: u64 = 99;
 const SOAK: Duration = Duration::from_secs(20);
 
-/// Takes a view through the history of one seed. The servers may have a flaw that must be found.
+/// Takes a view through one history.
 #[must_use]
-pub fn migrate(seed: u64, flaw: Option<Flaw>) -> Outcome {
-    let stage = Stage::new(seed, flaw, EVENTS);
-    let broken = history(&stage).err();
+pub fn migrate(history: &History) -> Outcome {
+    let stage = Stage::new(history, EVENTS);
+    let broken = live(&stage).err();
     let trace = std::mem::take(&mut stage.lock().shared.lock().trace);
     Outcome { trace, broken }
 }
 
-fn history(stage: &Stage) -> Result<(), String> {
+fn live(stage: &Stage) -> Result<(), String> {
     loop {
         let world = stage.lock();
         if let Some(why) = &world.broken {
@@ -118,18 +117,17 @@ fn versions(
 
 /// The witness compares what is stored at every checkpoint; here it is the position that counts.
 fn at_the_end(world: &World) -> bool {
-    let ends = world.upstream.stable_ends();
     let fed = world.witness.catalog().view(&view()).into_iter();
     let mut fed = fed
         .flat_map(|view| view.versions.values())
         .filter(|version| version.role.is_fed());
     fed.all(|version| {
         version.units().all(|unit| {
-            let (checkpoint, _) = witness::stored(&world.servers, &unit);
-            checkpoint.is_some_and(|checkpoint| {
-                let next = world.upstream.positions(&checkpoint);
-                next.into_values().eq(ends.iter().copied())
-            })
+            if world.witness.is_damaged(&unit) {
+                return true;
+            }
+            let checkpoint = world.servers.store.checkpoint(&unit);
+            checkpoint.is_some_and(|checkpoint| world.upstream.is_at_end(&unit, &checkpoint))
         })
     })
 }
@@ -147,7 +145,7 @@ fn ask(stage: &Stage, verb: Verb) -> Result<(), String> {
         client.refresh().map_err(|why| format!("{word}: {why}"))?;
         if let Some(outcome) = client.outcome(&request, Duration::ZERO) {
             return match outcome {
-                Answer::Done { .. } | Answer::Nothing(_) => Ok(()),
+                Answer::Done | Answer::Nothing(_) => Ok(()),
                 refused @ (Answer::Refused { .. }
                 | Answer::GateFailed { .. }
                 | Answer::NoCoordinator
@@ -160,16 +158,27 @@ fn ask(stage: &Stage, verb: Verb) -> Result<(), String> {
 
 /// From whatever state there is: a new version becomes live, the old ones go, and then all of it.
 fn find_a_way_out(stage: &Stage) -> Result<(), String> {
-    ask(
-        stage,
-        apply(LAST_EDITION, SOAK, Promotion::Auto, true, false),
-    )?;
+    let shards = stage.lock().upstream.shards;
+    let last = apply(LAST_EDITION, shards, SOAK, Promotion::Auto, true, false);
+    ask(stage, last)?;
     let is_last = |world: &World| {
         let view = world.witness.catalog().view(&view());
         let live = view.and_then(|view| view.live());
         live.is_some_and(|live| views::edition(&live.definition) == format!("e{LAST_EDITION}:"))
     };
     until(stage, "the last edition is live", is_last)?;
+    let damaged = versions(stage, |version| version.role == Role::Standby)
+        .into_iter()
+        .filter(|id| stage.lock().witness.has_damaged(id));
+    for standby in damaged {
+        ask(
+            stage,
+            Verb::Retire {
+                view: view(),
+                version: Some(standby.number),
+            },
+        )?;
+    }
     until(stage, "only the last edition is left", |world| {
         let view = world.witness.catalog().view(&view());
         let mut versions = view.into_iter().flat_map(|view| view.versions.values());

@@ -13,13 +13,16 @@ use crate::chaos::Life;
 pub(super) struct Operator {
     life: Life,
     client: CatalogClient,
+    /// How many units a version has.
+    shards: u16,
 }
 
 impl Operator {
-    pub(super) fn new(life: &Life, client: CatalogClient) -> Self {
+    pub(super) fn new(life: &Life, client: CatalogClient, shards: u16) -> Self {
         Self {
             life: life.clone(),
             client,
+            shards,
         }
     }
 
@@ -58,7 +61,14 @@ impl Operator {
         };
         let (replace, rebuild) = (shared.chance(300), shared.chance(100));
         match shared.below(100) {
-            0..18 => apply(shared.below(5), soak, promotion, replace, rebuild),
+            0..18 => apply(
+                shared.below(5),
+                self.shards,
+                soak,
+                promotion,
+                replace,
+                rebuild,
+            ),
             18..55 => Verb::Promote {
                 version: candidate.map_or(some, |candidate| candidate.id.clone()),
                 waive: self.waived(),

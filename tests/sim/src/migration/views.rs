@@ -27,12 +27,13 @@ pub(super) fn edition(definition: &ViewDefinition) -> &str {
 /// Returns the verb that asks for an edition of the view.
 pub(super) fn apply(
     edition: u64,
+    shards: u16,
     soak: Duration,
     promotion: Promotion,
     replace: bool,
     rebuild: bool,
 ) -> Verb {
-    let mut definition = servers::definition(view(), &Topic::new("t"), OnError::Skip);
+    let mut definition = servers::definition(view(), &Topic::new("t"), shards, OnError::Skip);
     definition.document = vec![Field {
         name: "edition".into(),
         value: Expression(format!("e{edition}:")),

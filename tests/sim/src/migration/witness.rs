@@ -1,10 +1,11 @@
 //! What must be so after every event, whatever anybody does: read from the control topics and the store by
 //! themselves, with a catalog folded event by event.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use materializer_migrations::event::Read;
 use materializer_migrations::history::{describe, subject};
+use materializer_migrations::reports::GatewayReport;
 use materializer_migrations::{Body, Catalog, Envelope, Role, Verdict};
 use materializer_model::memory::MemoryControlLog;
 use materializer_model::ports::{AliasPointer, ControlLog, ControlTopic, SinkAdmin};
@@ -12,15 +13,19 @@ use materializer_model::progress::{Health, Progress};
 use materializer_model::{Checkpoint, Offset, Timestamp, Unit, VersionId, VersionNumber};
 use std::time::Duration;
 
+use super::gateway::GATEWAY_KEY;
 use super::views::{edition, version, view};
 use crate::chaos::Shared;
-use crate::servers::Servers;
+use crate::servers::{Servers, Stored};
 use crate::upstream::Upstream;
 
 /// How long a version is kept after the last reader was routed to it.
 pub(super) const DRAIN: Duration = Duration::from_secs(10);
 /// How old the evidence of a promotion may be.
 const EVIDENCE: Duration = Duration::from_secs(15);
+
+/// How long after its last report a gateway may still route readers.
+const GATEWAY_FORGOTTEN: Duration = Duration::from_secs(60);
 
 /// A report that says that a unit could be served.
 struct Well {
@@ -45,6 +50,13 @@ pub(super) struct Witness {
     epoch: Option<Offset>,
     /// The last checkpoint of each unit that was compared with the log.
     compared: BTreeMap<Unit, Checkpoint>,
+    /// What each unit last said of itself.
+    healths: BTreeMap<Unit, Health>,
+    /// The units that were there when the sink last lost data, and when that was.
+    shaken: BTreeSet<Unit>,
+    lost_at: Option<Timestamp>,
+    /// What the gateway has last said, and when.
+    gateway: Option<(GatewayReport, Timestamp)>,
 }
 
 impl Witness {
@@ -61,7 +73,39 @@ impl Witness {
             gone: None,
             epoch: None,
             compared: BTreeMap::new(),
+            healths: BTreeMap::new(),
+            shaken: BTreeSet::new(),
+            lost_at: None,
+            gateway: None,
         }
+    }
+
+    /// Notes that the sink went back to what it held some time ago. What was there may be missing, and
+    /// readers may see an earlier alias, or none, until it is written again.
+    pub(super) fn sink_lost(&mut self) {
+        self.lost_at = Some(self.servers.clock.now());
+        self.epoch = self.alias().map(|pointer| pointer.epoch);
+        self.compared.clear();
+        let versions = self.catalog.view(&view()).into_iter();
+        let versions = versions.flat_map(|view| view.versions.values());
+        self.shaken = versions.flat_map(|version| version.units()).collect();
+    }
+
+    /// Says whether what was read of the sink for an event may since have been lost.
+    fn may_be_lost(&self, appended: Timestamp) -> bool {
+        self.lost_at
+            .is_some_and(|lost| appended.since(lost) <= EVIDENCE * 2)
+    }
+
+    /// Says whether a unit has said that its data is lost, which can be.
+    pub(super) fn is_damaged(&self, unit: &Unit) -> bool {
+        self.lost_at.is_some() && matches!(self.healths.get(unit), Some(Health::Damaged { .. }))
+    }
+
+    /// Says whether a version has such a unit.
+    pub(super) fn has_damaged(&self, id: &VersionId) -> bool {
+        let version = self.catalog.version(id);
+        version.is_some_and(|version| version.units().any(|unit| self.is_damaged(&unit)))
     }
 
     pub(super) fn catalog(&self) -> &Catalog {
@@ -105,6 +149,9 @@ impl Witness {
             .expect("memory");
         for record in records {
             let value = record.value.as_deref().unwrap_or_default();
+            if record.key.as_deref() == Some(GATEWAY_KEY) {
+                self.hear_gateway(value, record.appended);
+            }
             let Ok(report) = serde_json::from_slice::<Progress>(value) else {
                 continue; // a gateway's, a coordinator's, or one taken back
             };
@@ -112,6 +159,8 @@ impl Witness {
                 report.health,
                 Health::Damaged { .. } | Health::Failed { .. } | Health::Rewound { .. }
             );
+            self.healths
+                .insert(report.unit.clone(), report.health.clone());
             if report.servable && !lost {
                 self.well.push(Well {
                     unit: report.unit,
@@ -122,6 +171,16 @@ impl Witness {
         let newest = self.servers.clock.now();
         self.well
             .retain(|well| newest.since(well.appended) <= EVIDENCE * 2);
+    }
+
+    fn hear_gateway(&mut self, report: &[u8], appended: Timestamp) {
+        let report: GatewayReport = serde_json::from_slice(report).expect("it is JSON");
+        let is_late = self.gateway.as_ref().is_some_and(|(known, _)| {
+            known.process == report.process && known.sequence >= report.sequence
+        });
+        if !is_late {
+            self.gateway = Some((report, appended));
+        }
     }
 
     /// Holds an event that counts against the rules.
@@ -150,7 +209,7 @@ impl Witness {
             }
             Body::AliasConfirmed { epoch, .. } => {
                 let stored = self.alias().map(|pointer| pointer.epoch);
-                if stored < Some(*epoch) {
+                if stored < Some(*epoch) && !self.may_be_lost(appended) {
                     return Err(format!("{stored:?} is what readers see"));
                 }
                 self.soaks = Some(appended);
@@ -166,16 +225,21 @@ impl Witness {
                 }
             }
             Body::Retiring { version } => {
-                let drained = before
-                    .version(version)
-                    .map(|v| v.changed.appended.plus(DRAIN));
-                if drained.is_none_or(|drained| appended < drained) {
+                let changed = before.version(version).map(|version| &version.changed);
+                let changed = changed.ok_or("there is no such version")?;
+                let is_behind = self.gateway.as_ref().is_some_and(|(report, heard)| {
+                    // One that came just now may have come after the decision.
+                    let since = appended.since(*heard);
+                    report.folded <= changed.offset
+                        && (EVIDENCE..GATEWAY_FORGOTTEN).contains(&since)
+                });
+                if appended < changed.appended.plus(DRAIN) || is_behind {
                     return Err("readers may still use it".into());
                 }
             }
             Body::Retired { version } => {
-                let (checkpoint, rows) = self.unit(version);
-                if checkpoint.is_some() || !rows.is_empty() {
+                let is_left = |unit: &Stored| unit.checkpoint.is_some() || !unit.rows.is_empty();
+                if self.stored(version).iter().any(is_left) && !self.may_be_lost(appended) {
                     return Err("something of it is left".into());
                 }
             }
@@ -242,8 +306,13 @@ impl Witness {
         self.servers.store.admin().alias(&view()).expect("memory")
     }
 
-    fn unit(&self, version: &VersionId) -> (Option<Checkpoint>, BTreeMap<String, String>) {
-        stored(&self.servers, &unit_of(version))
+    /// Returns what the units of a version store.
+    fn stored(&self, version: &VersionId) -> Vec<Stored> {
+        let version = self.catalog.version(version).into_iter();
+        version
+            .flat_map(|version| version.units())
+            .map(|unit| self.servers.stored(&unit))
+            .collect()
     }
 
     /// A reader follows the alias in the store: it names a version that was promoted, never an older
@@ -272,8 +341,13 @@ impl Witness {
             ));
         }
         self.epoch = Some(pointer.epoch);
-        let (checkpoint, _) = self.unit(&version(pointer.version.0));
-        if checkpoint.is_none() {
+        let units = self
+            .catalog
+            .version(&version(pointer.version.0))
+            .into_iter();
+        let mut units = units.flat_map(|version| version.units());
+        let store = &self.servers.store;
+        if units.any(|unit| store.checkpoint(&unit).is_none()) && self.lost_at.is_none() {
             return Err(format!(
                 "readers are led to an empty version by {pointer:?}"
             ));
@@ -287,52 +361,31 @@ impl Witness {
             return Ok(());
         };
         for version in now.versions.values() {
-            let unit = unit_of(&version.id);
             let needed = match version.role {
                 Role::Building => false,
                 Role::Live | Role::Standby | Role::Draining => true,
                 Role::Retiring | Role::Retired => continue,
             };
-            let (checkpoint, rows) = stored(&self.servers, &unit);
-            let Some(checkpoint) = checkpoint else {
-                if needed || !rows.is_empty() {
-                    return Err(format!(
-                        "`{unit}` has no checkpoint and is {}",
-                        version.role
-                    ));
+            for unit in version.units() {
+                let Some(checkpoint) = self.servers.store.checkpoint(&unit) else {
+                    let is_lost = self.shaken.contains(&unit);
+                    if (needed && !is_lost) || !self.servers.stored(&unit).rows.is_empty() {
+                        return Err(format!(
+                            "`{unit}` has no checkpoint and is {}",
+                            version.role
+                        ));
+                    }
+                    continue;
+                };
+                if self.compared.get(&unit) == Some(&checkpoint) {
+                    continue;
                 }
-                continue;
-            };
-            if self.compared.get(&unit) == Some(&checkpoint) {
-                continue;
+                upstream
+                    .compare(&self.servers.stored(&unit), edition(&version.definition))
+                    .map_err(|why| format!("`{unit}` {why}"))?;
+                self.compared.insert(unit, checkpoint);
             }
-            let edition = edition(&version.definition);
-            upstream
-                .compare(&checkpoint, &rows, |value| format!("{edition}{value}"))
-                .map_err(|why| format!("`{unit}` {why}"))?;
-            self.compared.insert(unit, checkpoint);
         }
         Ok(())
     }
-}
-
-fn unit_of(version: &VersionId) -> Unit {
-    Unit {
-        version: version.clone(),
-        copy: 0,
-        shard: 0,
-    }
-}
-
-/// Returns what a unit stores: the checkpoint and the rows as text.
-pub(super) fn stored(
-    servers: &Servers,
-    unit: &Unit,
-) -> (Option<Checkpoint>, BTreeMap<String, String>) {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (checkpoint, rows) = servers.store.unit(unit);
-    let rows = rows
-        .iter()
-        .map(|(key, row)| (text(&key.0), text(&row.row.0)));
-    (checkpoint, rows.collect())
 }

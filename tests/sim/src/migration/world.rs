@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use materializer_migrations::{CatalogClient, Coordinator, CoordinatorError, Settings};
+use materializer_model::memory::StoreImage;
 use materializer_model::ports::ControlLog;
 use materializer_model::{EventId, ProcessId};
 
@@ -17,7 +18,8 @@ use super::operator::Operator;
 use super::pool::Pool;
 use super::sinks::SimSinks;
 use super::witness::{DRAIN, Witness};
-use crate::chaos::{Crash, Doom, Fate, Flaw, Life, Meanwhile, Shared};
+use crate::History;
+use crate::chaos::{Crash, Doom, Fate, Life, Meanwhile, Shared};
 use crate::servers::Servers;
 use crate::upstream::Upstream;
 
@@ -92,6 +94,9 @@ pub(super) struct World {
     pub(super) servers: Servers,
     pub(super) upstream: Upstream,
     pub(super) witness: Witness,
+    /// Whether the sink's server loses data.
+    loses: bool,
+    images: Vec<StoreImage>,
     seats: Vec<Seat>,
     started: u64,
     /// How many more things happen before it is calm.
@@ -105,16 +110,19 @@ pub(super) struct World {
 pub(super) struct Stage(Arc<Mutex<World>>);
 
 impl Stage {
-    pub(super) fn new(seed: u64, flaw: Option<Flaw>, events: u64) -> Self {
-        let shared = Shared::new(seed, flaw);
+    pub(super) fn new(history: &History, events: u64) -> Self {
+        let shared = Shared::new(history);
         let servers = Servers::new();
         let upstream = Upstream::new(&shared, &servers);
         let witness = Witness::new(&shared, &servers);
+        let loses = shared.chance(250);
         Self(Arc::new(Mutex::new(World {
             shared,
             servers,
             upstream,
             witness,
+            loses,
+            images: Vec::new(),
             seats: SEATS.iter().map(|_| Seat::Vacant).collect(),
             started: 0,
             events_left: events,
@@ -128,14 +136,22 @@ impl Stage {
 
     /// Lets one thing happen, and looks.
     pub(super) fn happen(&self) {
-        let mut world = self.lock();
-        let Some(left) = world.events_left.checked_sub(1) else {
-            return;
+        let (shared, left) = {
+            let mut world = self.lock();
+            let Some(left) = world.events_left.checked_sub(1) else {
+                return;
+            };
+            world.events_left = left;
+            if world.broken.is_some() {
+                return;
+            }
+            (world.shared.clone(), left)
         };
-        world.events_left = left;
-        if world.broken.is_some() {
-            return;
-        }
+        shared.event(left, || self.event());
+    }
+
+    fn event(&self) {
+        let mut world = self.lock();
         match world.shared.below(1_000) {
             0..100 => world.upstream.produce(),
             100..110 => world.upstream.begin(),
@@ -145,6 +161,8 @@ impl Stage {
             150..250 => world.pass(),
             250..270 => world.shared.arrive(),
             270..290 => world.doom(),
+            290..294 if world.loses => world.save(),
+            294..298 if world.loses => world.fail_over(),
             event => {
                 let at = if event < 320 {
                     OPERATORS[world.shared.index(OPERATORS.len())]
@@ -189,20 +207,19 @@ impl Stage {
     /// Starts a new process in a seat; `None` where it did not get through to the servers.
     fn start(&self, at: usize) -> Option<Actor> {
         let (kind, name) = SEATS[at];
-        let (life, servers) = {
+        let (life, servers, shards) = {
             let mut world = self.lock();
             world.started += 1;
             let process = format!("{name}-{}", world.started);
             world.shared.note(format!("{process} starts"));
             let life = Life::new(&process, &world.shared, self.meanwhile());
-            (life, world.servers.clone())
+            (life, world.servers.clone(), world.upstream.shards)
         };
         let control = SimControl {
             life: life.clone(),
             inner: servers.control.log(),
         };
-        // No two clocks go alike.
-        let clock = servers.clock(90 + 10 * u32::try_from(life.shared.below(6)).expect("small"));
+        let clock = servers.clock(&life.shared);
         let process = match kind {
             Kind::Coordinator => Process::Coordinator(Box::new(Coordinator::new(
                 Box::new(control),
@@ -222,7 +239,7 @@ impl Stage {
             Kind::Gateway => Process::Gateway(Box::new(Gateway::new(control))),
             Kind::Operator => {
                 let client = CatalogClient::open(Box::new(control), name, ids(&life.name)).ok()?;
-                Process::Operator(Box::new(Operator::new(&life, client)))
+                Process::Operator(Box::new(Operator::new(&life, client, shards)))
             }
         };
         Some(Actor { life, process })
@@ -242,8 +259,7 @@ impl Stage {
     /// Ends all faults: nothing crashes, sleeps, fails or is late any more.
     pub(super) fn calm(&self) {
         let mut world = self.lock();
-        world.shared.note("calm".into());
-        world.shared.lock().faults = 0;
+        world.shared.calm();
         for seat in &world.seats {
             if let Seat::Here(actor) = seat {
                 actor.life.doom(None);
@@ -291,6 +307,22 @@ impl World {
             _ => 7,
         };
         self.servers.clock.advance(Duration::from_millis(span));
+    }
+
+    /// Keeps what the sink holds, as a replica does that lags from here on.
+    fn save(&mut self) {
+        self.images.push(self.servers.store.image());
+    }
+
+    /// A replica that lags takes over, or an empty server does.
+    fn fail_over(&mut self) {
+        let at = self.shared.index(self.images.len() + 1);
+        self.images.truncate(at + 1);
+        let image = self.images.get(at).cloned();
+        let what = image.as_ref().map_or("an empty server", |_| "a replica");
+        self.shared.note(format!("{what} takes over"));
+        self.servers.store.restore(image.unwrap_or_default());
+        self.witness.sink_lost();
     }
 
     /// Lets one of the processes crash, or sleep, some port calls later.
