@@ -56,8 +56,6 @@ pub(crate) struct Lane {
     pub(crate) committed: Offset,
     /// Broker time of the newest sampled end that the committed position has reached.
     pub(crate) anchor: Timestamp,
-    /// The anchor as the sink's checkpoint has it.
-    pub(crate) anchor_stored: Timestamp,
     pub(crate) ends: EndTrack,
     /// The time of the oldest record that is in the fold.
     pub(crate) oldest_folded: Option<Timestamp>,
@@ -79,7 +77,6 @@ impl Lane {
             unseen: None,
             committed: at.next,
             anchor: at.anchor,
-            anchor_stored: at.anchor,
             ends: EndTrack::default(),
             oldest_folded: None,
             oldest_sent: None,
@@ -202,15 +199,10 @@ impl Lanes {
         })
     }
 
-    /// Says whether an idle unit must store its positions anew, since a resume judges by the stored ones:
-    /// the epoch became known, or the anchor has aged, long before the horizon.
-    pub(crate) fn are_stale(&self) -> bool {
-        self.lanes.iter().any(|lane| {
-            let source = &self.sources[lane.source];
-            let age = lane.anchor.since(lane.anchor_stored);
-            let has_aged = source.compacts && source.tombstones.is_some_and(|span| age > span / 8);
-            has_aged || (lane.epoch.is_some() && lane.epoch != lane.epoch_stored)
-        })
+    /// Says whether an epoch became known that is not stored: a resume tells a truncation by it.
+    pub(crate) fn have_new_epochs(&self) -> bool {
+        let is_new = |lane: &Lane| lane.epoch.is_some() && lane.epoch != lane.epoch_stored;
+        self.lanes.iter().any(is_new)
     }
 
     /// Returns the checkpoint of all that was taken in.

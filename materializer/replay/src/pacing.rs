@@ -20,7 +20,7 @@ pub struct Pacing {
     /// How often at most a checkpoint moves over records that changed nothing.
     pub empty_age: Duration,
     /// How long an idle unit leaves its sink alone: then it commits where it stands once more, and so
-    /// notices one that was emptied, or went back.
+    /// notices one that was emptied, or went back, and keeps what is stored far from the tombstones' horizon.
     pub idle_age: Duration,
     /// How long one step waits for the log or the sink.
     pub wait: Duration,

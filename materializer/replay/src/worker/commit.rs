@@ -54,7 +54,6 @@ impl Worker {
                         self.moved_at = now;
                     }
                     lane.committed = at.next;
-                    lane.anchor_stored = at.anchor;
                     lane.epoch_stored = at.epoch;
                     lane.oldest_sent = None;
                     lane.settle(now, broker);
@@ -96,7 +95,7 @@ impl Worker {
             return false;
         }
         if self.batch.is_empty() {
-            let moved = self.has_more_to_commit() || lanes.are_stale();
+            let moved = self.has_more_to_commit() || lanes.have_new_epochs();
             let age = now.since(self.committed_at);
             let waited = age >= pacing.empty_age || directive.feed == Feed::Drain;
             return (moved && waited) || age >= pacing.idle_age;

@@ -135,7 +135,7 @@ impl Worker {
                 (None, Some(_)) if self.batch.weight() >= self.settings.pacing.fold_bytes_max => {
                     Some("the sink: the fold is full".to_owned())
                 }
-                (None, Some(_)) if now.since(self.committed_at) >= Duration::from_secs(1) => {
+                (None, Some(_)) if now.since(self.submitted_at) >= Duration::from_secs(1) => {
                     Some("the sink".to_owned())
                 }
                 (None, Some(_) | None) => None,

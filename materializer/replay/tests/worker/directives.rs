@@ -7,6 +7,7 @@ use materializer_model::Partition;
 use materializer_model::definition::Partitioner;
 use materializer_model::memory::{MemoryRecord, TopicSettings};
 use materializer_model::progress::{Feed, Health, Phase};
+use materializer_replay::Pacing;
 
 use crate::bench::{Bench, rows};
 
@@ -188,4 +189,39 @@ fn what_the_reader_passed_over_at_a_fault_is_read_before_what_stands_behind_it()
     );
     assert_eq!(bench.stored(), (rows(&[("b", "1")]), 3));
     assert_eq!(worker.progress().health, Health::Ok);
+}
+
+#[test]
+fn a_unit_with_nothing_to_write_notices_that_its_sink_was_emptied() {
+    let hold = Feed::Hold {
+        why: "ada: a look".into(),
+    };
+    for feed in [Feed::Feed, hold] {
+        let mut bench = Bench::new(TopicSettings::kept(1));
+        bench.produce(0, "a", Some("1"));
+        let mut worker = bench.worker(1);
+        bench.run(&mut worker, 3);
+        bench.directive.feed = feed;
+        bench.store.clear();
+        bench.run(&mut worker, Pacing::default().idle_age.as_secs());
+        let health = worker.progress().health;
+        assert!(matches!(health, Health::Damaged { .. }), "{health:?}");
+        assert_eq!(bench.stored(), (Vec::new(), 0), "nothing is refilled");
+    }
+}
+
+#[test]
+fn a_unit_with_nothing_to_write_is_well_and_commits_now_and_then() {
+    let mut bench = Bench::new(TopicSettings::kept(1));
+    bench.produce(0, "a", Some("1"));
+    let mut worker = bench.worker(1);
+    bench.run(&mut worker, 3);
+    let before = worker.work().commits;
+    for _ in 0..2_000 {
+        bench.clock.advance(Duration::from_millis(50));
+        worker.step(&bench.directive);
+        assert_eq!(worker.progress().health, Health::Ok);
+    }
+    let commits = worker.work().commits - before;
+    assert!((9..=10).contains(&commits), "{commits}");
 }
