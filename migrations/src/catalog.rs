@@ -146,8 +146,7 @@ impl Catalog {
 
     /// Takes the next record of the catalog's topic in and says whether it counts.
     pub fn fold(&mut self, record: &ControlRecord) -> Verdict {
-        let event = Envelope::read(record.value.as_deref().unwrap_or_default());
-        self.fold_event(record.offset, record.appended, event)
+        self.fold_event(record.offset, record.appended, Envelope::of(record))
     }
 
     /// Takes the event at the next offset in and says whether it counts.

@@ -269,8 +269,8 @@ impl CatalogClient {
         why: &str,
     ) -> Result<(), ClientError> {
         let event = self.event(views, body, why);
-        let verdict = append(&mut *self.log, &mut self.state, &event, &mut self.new_id)?;
-        match verdict {
+        let appended = append(&mut *self.log, &mut self.state, &event, &mut self.new_id)?;
+        match appended.verdict {
             Verdict::Accepted => Ok(()),
             Verdict::Stale(view) => Err(ClientError::Overtaken(view)),
             Verdict::Newer | Verdict::TooEarly | Verdict::TooLate | Verdict::Misplaced => {

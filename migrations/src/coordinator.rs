@@ -25,10 +25,11 @@ use crate::defect::Defect;
 use crate::event::{Body, Envelope, NEVER, SCHEMA};
 use crate::faults::{About, Faults};
 use crate::gates::{self, Evidence};
-use crate::history::{describe, subject};
+use crate::history::log_facts;
 use crate::lifecycle::Role;
 use crate::reports::{COORDINATOR, CoordinatorReport, FollowError, Follower};
 use crate::sampling::{Counts, sample};
+use crate::steps::is_in_the_way;
 use crate::versions::View;
 use materializer_model::defect::is_planted;
 
@@ -169,7 +170,7 @@ impl Coordinator {
     pub fn step(&mut self) -> Result<Stepped, CoordinatorError> {
         self.check_catalog()?;
         self.report()?;
-        self.state.follow(&mut *self.log)?;
+        log_facts(&self.state.follow(&mut *self.log)?);
         if let Some(newer) = self.state.catalog().newer() {
             let why = format!(
                 "the event at offset {} is a newer program's: {}",
@@ -377,23 +378,13 @@ impl Coordinator {
             answers: fact.answers,
             body: fact.body,
         };
-        let mut verdict = append(&mut *self.log, &mut self.state, &event, &mut self.new_id)?;
-        if is_planted(Defect::StaleAppendedAgain) && matches!(verdict, Verdict::Stale(_)) {
+        let mut appended = append(&mut *self.log, &mut self.state, &event, &mut self.new_id)?;
+        if is_planted(Defect::StaleAppendedAgain) && matches!(appended.verdict, Verdict::Stale(_)) {
             let revision = self.state.catalog().revision(&fact.view);
             event.views.insert(fact.view.clone(), revision);
-            verdict = append(&mut *self.log, &mut self.state, &event, &mut self.new_id)?;
+            appended = append(&mut *self.log, &mut self.state, &event, &mut self.new_id)?;
         }
-        let about = subject(&event.body).unwrap_or_else(|| fact.view.to_string());
-        let what = describe(&event.body);
-        let why = Some(&event.why).filter(|why| !why.is_empty());
-        match verdict {
-            Verdict::Accepted => info!(who = %event.who, why = why.map(display), "{about}: {what}"),
-            Verdict::Stale(_)
-            | Verdict::TooEarly
-            | Verdict::TooLate
-            | Verdict::Misplaced
-            | Verdict::Newer => info!(%verdict, "{about}: not so: {what}"),
-        }
+        log_facts(&appended.read);
         Ok(())
     }
 
@@ -448,9 +439,21 @@ impl Coordinator {
         let view = self.state.catalog().view(&id.view);
         let of_live = view.filter(|view| view.live().is_some_and(|live| live.id == id));
         let wanted = of_live.and_then(View::pointer);
+        let is_in_the_way = |stored: &AliasPointer| {
+            let version = self.state.catalog().version(&id);
+            view.zip(version)
+                .is_some_and(|(view, version)| is_in_the_way(view, version, stored))
+        };
         match &seen {
             AliasSeen::Fault(why) => {
                 let fault = format!("alias of `{id}`: {why}");
+                self.memory.faults.begin(about, fault);
+            }
+            AliasSeen::Is(Some(stored)) if is_in_the_way(stored) => {
+                let fault = format!(
+                    "alias of `{id}`: another catalog or a person set it, at epoch {}, to what is to be deleted: remove it",
+                    stored.epoch
+                );
                 self.memory.faults.begin(about, fault);
             }
             // It will be moved: whether what kept it from being moved has ended is told then.

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use materializer_model::ports::ControlIdentity;
+use materializer_model::ports::{ControlIdentity, ControlRecord};
 use materializer_model::progress::GateReading;
 use materializer_model::{
     CatalogId, EventId, Fingerprint, Offset, Origin, Timestamp, VersionId, VersionNumber,
@@ -74,6 +74,12 @@ impl Envelope {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("text keys, numbers and finite floats always serialise")
+    }
+
+    /// Reads the event that a record of the catalog holds.
+    #[must_use]
+    pub fn of(record: &ControlRecord) -> Read {
+        Self::read(record.value.as_deref().unwrap_or_default())
     }
 
     /// Reads a stored event of any release.

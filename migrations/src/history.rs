@@ -3,9 +3,36 @@
 use std::collections::BTreeSet;
 
 use materializer_model::VersionNumber;
+use materializer_model::ports::ControlRecord;
 use materializer_model::progress::GateReading;
+use tracing::{debug, info};
 
-use crate::event::{Body, Started};
+use crate::catalog::Verdict;
+use crate::event::{Body, Envelope, Read, Started};
+
+/// Logs the facts among what was read of a catalog, whoever appended them. One that does not count
+/// changed nothing and is nobody's concern.
+pub(crate) fn log_facts(read: &[(ControlRecord, Verdict)]) {
+    for (record, verdict) in read {
+        let Read::Known(event) = Envelope::of(record) else {
+            continue;
+        };
+        let Some(view) = event.views.keys().next() else {
+            continue;
+        };
+        let about = subject(&event.body).unwrap_or_else(|| view.to_string());
+        let what = describe(&event.body);
+        let why = Some(&event.why).filter(|why| !why.is_empty());
+        match verdict {
+            Verdict::Accepted => info!(who = %event.who, why = why.map(display), "{about}: {what}"),
+            Verdict::Stale(_)
+            | Verdict::TooEarly
+            | Verdict::TooLate
+            | Verdict::Misplaced
+            | Verdict::Newer => debug!(who = %event.who, %verdict, "{about}: not so: {what}"),
+        }
+    }
+}
 
 /// Returns the version or the view that an event is about; nothing where its body names none.
 #[must_use]

@@ -296,15 +296,15 @@ impl Follower {
     /// Reads the three topics to their ends, the catalog first and the claims last, so that a report
     /// is held against claims that are no older than itself.
     ///
-    /// Returns which of the catalog's events that were read count.
+    /// Returns the catalog's records that were read, each with whether it counts.
     ///
     /// # Errors
     /// [`ControlError`]; what was read before it is taken in, and reading goes on from there.
     pub fn follow(
         &mut self,
         log: &mut dyn ControlLog,
-    ) -> Result<Vec<(EventId, Verdict)>, ControlError> {
-        let verdicts = self.follow_catalog(log)?;
+    ) -> Result<Vec<(ControlRecord, Verdict)>, ControlError> {
+        let folded = self.follow_catalog(log)?;
         let mut records = Vec::new();
         let end = log.read(ControlTopic::Progress, self.progress_next, &mut records)?;
         for record in records.drain(..) {
@@ -316,25 +316,21 @@ impl Follower {
             self.reports.fold_claim(&record);
         }
         self.claims_next = end;
-        Ok(verdicts)
+        Ok(folded)
     }
 
     fn follow_catalog(
         &mut self,
         log: &mut dyn ControlLog,
-    ) -> Result<Vec<(EventId, Verdict)>, ControlError> {
+    ) -> Result<Vec<(ControlRecord, Verdict)>, ControlError> {
         let mut records = Vec::new();
         log.read(ControlTopic::Catalog, self.catalog.next(), &mut records)?;
-        let mut verdicts = Vec::new();
-        for record in records {
-            let event = Envelope::read(record.value.as_deref().unwrap_or_default());
-            let id = event.id().cloned();
-            let verdict = self
-                .catalog
-                .fold_event(record.offset, record.appended, event);
-            verdicts.extend(id.map(|id| (id, verdict)));
-        }
-        Ok(verdicts)
+        let catalog = &mut self.catalog;
+        let folded = records.into_iter().map(|record| {
+            let verdict = catalog.fold(&record);
+            (record, verdict)
+        });
+        Ok(folded.collect())
     }
 
     /// Checks that the topics are those that the catalog is bound to. Asked at a process's start.

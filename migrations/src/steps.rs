@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use materializer_model::definition::Target;
+use materializer_model::ports::AliasPointer;
 use materializer_model::progress::Health;
 use materializer_model::{Offset, Timestamp, ViewName};
 
@@ -60,7 +61,7 @@ pub(crate) fn follow_up(
 ///
 /// In the sink of the live version, and of any other in the same place, it is the catalog's; elsewhere
 /// there is none, once nobody can go back there. Where it is not so, returns what to do about it;
-/// nothing where that is not known.
+/// nothing where that is not known, or is somebody else's to do.
 fn alias_at(seen: &Observed<'_>, view: &View, version: &Version) -> Result<(), Option<Action>> {
     let stored = match seen.aliases.get(&version.id) {
         None => return Err(Some(Action::ReadAlias(version.id.clone()))),
@@ -76,18 +77,29 @@ fn alias_at(seen: &Observed<'_>, view: &View, version: &Version) -> Result<(), O
             Err(Some(Action::MoveAlias(live.id.clone(), pointer)))
         };
     }
-    let moved = view.alias.as_ref().map(|alias| alias.moved.offset);
-    let gone = moved.or(view.retired.map(|at| at.offset));
-    match (stored, gone) {
+    match (stored, gone(view)) {
         (None, _) => Ok(()),
         (Some(_), Some(_)) if is_planted(Defect::AliasLeft) => Ok(()),
         (Some(stored), Some(gone)) if stored.epoch < gone => {
             Err(Some(Action::RemoveAlias(version.id.clone(), gone)))
         }
-        // Not ours: another catalog's, or written by hand. It must not name what is deleted.
-        (Some(stored), _) if stored.version == version.id.number => Err(None),
+        (Some(stored), _) if is_in_the_way(view, version, stored) => Err(None),
         (Some(_), _) => Ok(()),
     }
+}
+
+/// Returns the event since which the view has no alias where its live version is not.
+fn gone(view: &View) -> Option<Offset> {
+    let moved = view.alias.as_ref().map(|alias| alias.moved.offset);
+    moved.or(view.retired.map(|at| at.offset))
+}
+
+/// Says whether an alias that was read where a version lies keeps it from being deleted: it names it,
+/// where none should be, and is not ours to remove: another catalog's, or written by hand.
+pub(crate) fn is_in_the_way(view: &View, version: &Version, stored: &AliasPointer) -> bool {
+    let belongs = view.live().is_some_and(|live| same_place(live, version));
+    let is_ours = gone(view).is_some_and(|gone| stored.epoch < gone);
+    !belongs && !is_ours && stored.version == version.id.number
 }
 
 fn same_place(a: &Version, b: &Version) -> bool {

@@ -1,19 +1,21 @@
 //! Faults of the control log and of sinks, crashes, newer programs, and requests that nobody answered
 //! in time.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use materializer_migrations::client::{ClientError, Outcome};
 use materializer_migrations::coordinator::CoordinatorError;
 use materializer_migrations::versions::Soak;
-use materializer_migrations::{Follower, Role};
+use materializer_migrations::{Follower, Role, Verb};
 use materializer_model::memory::{MeddledControlLog, MemoryControlLog};
-use materializer_model::ports::{ControlError, ControlLog, ControlTopic};
+use materializer_model::ports::{AliasPointer, ControlError, ControlLog, ControlTopic, SinkAdmin};
+use materializer_model::{Offset, VersionNumber};
+use tracing_subscriber::fmt::MakeWriter;
 
 use crate::coordinator::{soak, two_versions};
-use crate::sample::{apply, definition, promote, rollback};
+use crate::sample::{apply, definition, promote, rollback, view};
 
 /// What happens to one append.
 #[derive(Clone, Copy, Debug)]
@@ -135,6 +137,91 @@ fn no_deletion_begins_while_the_alias_cannot_be_read_back() {
     assert_eq!(world.role(1), Some(Role::Draining));
     world.sink_is_down(false);
     world.until("v1 is retired", |w| w.role(1) == Some(Role::Retired));
+}
+
+#[test]
+fn an_alias_that_is_not_ours_and_names_what_is_to_be_deleted_is_told() {
+    let mut world = two_versions();
+    let retire = Verb::Retire {
+        view: view(),
+        version: None,
+    };
+    assert_eq!(world.ask(retire), Outcome::Done);
+    let foreign = AliasPointer {
+        version: VersionNumber(1),
+        epoch: Offset(1_000_000),
+    };
+    let mut admin = world.store.admin();
+    admin.move_alias(&view(), &foreign).expect("memory answers");
+    world.until("it is told", |w| !w.status().faults.is_empty());
+    let faults = world.status().faults;
+    let told = "alias of `products@v1`: another catalog or a person set it, at epoch 1000000";
+    assert!(
+        faults.len() == 1 && faults[0].starts_with(told),
+        "{faults:?}"
+    );
+    world.ticks(200);
+    assert_eq!(world.role(1), Some(Role::Draining), "nothing is deleted");
+    admin
+        .remove_alias(&view(), Offset(u64::MAX))
+        .expect("memory answers");
+    world.until("v1 is retired", |w| w.role(1) == Some(Role::Retired));
+    world.ticks(4);
+    assert_eq!(world.status().faults, [""; 0]);
+}
+
+#[test]
+fn each_coordinator_logs_the_facts_that_count_once_whoever_appended_them() {
+    let mut world = two_versions();
+    // The producer sends everything twice: the second one never counts.
+    let append = |log: &mut MemoryControlLog, topic, key: Option<&str>, value: Option<&[u8]>| {
+        log.append(topic, key, value)?;
+        log.append(topic, key, value)
+    };
+    let log = MeddledControlLog {
+        log: world.control.log(),
+        append,
+    };
+    world.coordinators = vec![world.coordinator("first", Box::new(log))];
+    world.add_coordinator("second");
+    world.tick();
+    let lines = Lines::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(lines.clone())
+        .finish();
+    tracing::subscriber::with_default(subscriber, || {
+        assert_eq!(world.ask(promote(2)), Outcome::Done);
+        world.ticks(2);
+    });
+    let lines = lines.0.lock().expect("no test panics with it");
+    let text = String::from_utf8_lossy(&lines);
+    let promoted = text.matches("products@v2: promoted, v1 stands by").count();
+    let confirmed = text.matches("every gateway serves").count();
+    assert_eq!((promoted, confirmed), (2, 2), "{text}");
+    assert!(!text.contains("not so"), "{text}");
+}
+
+/// What is logged.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("no test panics with it").write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for Lines {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
 }
 
 #[test]
