@@ -107,10 +107,11 @@ impl Worker {
                     .is_none_or(|known| known.until.is_behind(had))
             {
                 warn!(unit = %self.settings.unit, from = had.seq, to = has.seq, "the sink's checkpoint went back");
-                rewind = Some(Rewind {
-                    until: had.clone(),
-                    to: has.seq,
-                });
+                let mut until = had.clone();
+                if let Some(known) = &rewind {
+                    until.raise_to(&known.until); // neither need have all that the other has
+                }
+                rewind = Some(Rewind { until, to: has.seq });
             }
         }
         self.rewind =

@@ -3,10 +3,10 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use materializer_model::Partition;
-use materializer_model::definition::Partitioner;
+use materializer_model::definition::{Order, Partitioner};
 use materializer_model::memory::{MemoryRecord, TopicSettings};
 use materializer_model::progress::{Feed, Health, Phase};
+use materializer_model::{Offset, Partition};
 use materializer_replay::Pacing;
 
 use crate::bench::{Bench, rows};
@@ -171,6 +171,31 @@ fn a_unit_says_what_was_reported_of_it_until_the_sink_has_that_again() {
     bench.run(&mut next, 3);
     assert_eq!(next.progress().until, None);
     assert_eq!(bench.stored(), (rows(&[("a", "2")]), 2));
+}
+
+#[test]
+fn a_unit_is_rewound_until_it_is_past_all_that_was_had_of_it_whoever_had_it() {
+    let mut bench = Bench::new(TopicSettings::kept(2));
+    bench.definition.from.order = Order::None;
+    let mut worker = bench.worker(1);
+    bench.run(&mut worker, 3);
+    let earlier = bench.store.image();
+    let mut reported = bench.reported().cloned().expect("reported");
+    bench.produce(1, "b", Some("1"));
+    bench.run(&mut worker, 3);
+    let topic = reported.0.topics.get_mut(&bench.topic);
+    let position = topic.and_then(|topic| topic.partitions.get_mut(&Partition(0)));
+    position.expect("it is read").next = Offset(1);
+    bench.directive.last_reported = Some(reported);
+    bench.store.restore(earlier);
+    bench.run(&mut worker, 12);
+    let health = worker.progress().health;
+    assert!(matches!(health, Health::Rewound { .. }), "{health:?}");
+    assert_eq!(bench.stored(), (Vec::new(), 0));
+    bench.produce(0, "a", Some("1"));
+    bench.run(&mut worker, 3);
+    assert_eq!(worker.progress().health, Health::Ok);
+    assert_eq!(bench.stored(), (rows(&[("a", "1"), ("b", "1")]), 2));
 }
 
 #[test]
