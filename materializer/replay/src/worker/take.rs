@@ -6,6 +6,8 @@ use materializer_model::definition::OnError;
 use materializer_model::ports::DeadLetter;
 use materializer_model::progress::Directive;
 use materializer_model::{Change, LogRow, Mutation, Poison, PoisonKind, Record, RowBatch};
+use tracing::error;
+use tracing::field::display;
 
 use super::Worker;
 use crate::defect::Defect;
@@ -35,10 +37,13 @@ impl Worker {
             match row {
                 LogRow::Record(record) => {
                     if !self.take_record(&record, directive)? {
-                        if let Some(failure) = &self.blocked
-                            && failure.at != stood_at
+                        if let Some(Failure { why, at, hint }) = &self.blocked
+                            && *at != stood_at
                         {
                             self.work.failed += 1;
+                            let (unit, at) = (&self.settings.unit, at.as_ref().map(display));
+                            let hint = hint.as_deref();
+                            error!(%unit, at, why, hint, "the unit stands before a record that it cannot take in");
                         }
                         return Ok(());
                     }
