@@ -112,17 +112,9 @@ impl Worker {
 
     /// Sends what was taken in to the sink; says whether it did.
     pub(super) fn submit(&mut self) -> Result<bool, Halt> {
-        if self.letters_unflushed && !is_planted(Defect::LettersUnacknowledged) {
-            let wait = self.settings.pacing.wait;
-            match self.ports.dead_letters.flushed(wait) {
-                Ok(true) => self.letters_unflushed = false,
-                Ok(false) => return Ok(false),
-                Err(error) => {
-                    // Letters are lost, and which is not told: their records are read again.
-                    self.forget();
-                    return Err(error.into());
-                }
-            }
+        let waits = self.letters_unflushed && !is_planted(Defect::LettersUnacknowledged);
+        if waits && !self.flush_letters()? {
+            return Ok(false);
         }
         let (now, broker) = (self.now(), self.broker());
         let Some(lanes) = &mut self.lanes else {
@@ -146,5 +138,20 @@ impl Worker {
         self.submitted_at = now;
         self.ports.sink.submit(commit)?;
         Ok(true)
+    }
+
+    /// Waits for a while until the dead letters are acknowledged; says whether all are.
+    pub(super) fn flush_letters(&mut self) -> Result<bool, Halt> {
+        match self.ports.dead_letters.flushed(self.settings.pacing.wait) {
+            Ok(flushed) => {
+                self.letters_unflushed = !flushed;
+                Ok(flushed)
+            }
+            Err(error) => {
+                // Letters are lost, and which is not told: their records are read again.
+                self.forget();
+                Err(error.into())
+            }
+        }
     }
 }

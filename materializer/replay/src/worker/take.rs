@@ -179,6 +179,9 @@ impl Worker {
                     timestamp: record.timestamp,
                 };
                 if let Err(error) = self.ports.dead_letters.send(letter) {
+                    // Where too many wait for their acknowledgement: a rewound unit commits nothing, which
+                    // would wait for them, before it is through its gap.
+                    self.flush_letters()?;
                     self.wait_for_log(error)?;
                     return Ok(false);
                 }

@@ -103,6 +103,9 @@ impl LogReader for Skipping {
     }
 }
 
+/// The most letters that wait for their acknowledgement.
+pub(crate) const LETTERS_MAX: usize = 2;
+
 /// Acknowledges letters when they are waited for, and not before; refuses those that it is to lose.
 struct Acknowledging {
     sent: Vec<DeadLetter>,
@@ -112,6 +115,9 @@ struct Acknowledging {
 
 impl DeadLetters for Acknowledging {
     fn send(&mut self, letter: DeadLetter) -> Result<(), LogError> {
+        if self.sent.len() == LETTERS_MAX {
+            return Err(LogError::Unavailable("too many letters wait".into()));
+        }
         self.sent.push(letter);
         Ok(())
     }

@@ -7,7 +7,7 @@ use materializer_model::memory::TopicSettings;
 use materializer_model::progress::Health;
 use materializer_model::{Offset, Origin, Partition, Topic};
 
-use crate::bench::{Bench, failed, rows};
+use crate::bench::{Bench, LETTERS_MAX, failed, rows};
 
 fn poisoned(on_error: OnError) -> Bench {
     let mut bench = Bench::new(TopicSettings::kept(1));
@@ -110,6 +110,33 @@ fn a_letter_that_was_lost_is_sent_again_before_the_position_passes_its_record() 
     assert_eq!(bench.stored(), (rows(&[("a", "1"), ("c", "1")]), 3));
     assert_eq!(bench.reported().expect("reported").0.counts.dead, 1);
     assert_eq!(worker.progress().health, Health::Ok);
+}
+
+#[test]
+fn a_rewound_unit_gets_past_more_dead_letters_than_may_wait_at_once() {
+    for lost in [false, true] {
+        let mut bench = Bench::new(TopicSettings::kept(1));
+        bench.directive.on_error = dead_letter(100);
+        let mut worker = bench.worker(1);
+        bench.run(&mut worker, 3);
+        let earlier = bench.store.image();
+        for _ in 0..3 * LETTERS_MAX {
+            bench.produce(0, "a", Some("!"));
+        }
+        bench.produce(0, "b", Some("1"));
+        bench.run(&mut worker, 5);
+        let expected = bench.stored();
+        let dead = bench.reported().expect("reported").0.counts.dead;
+
+        bench.store.restore(earlier);
+        bench.lose_letters.store(lost, Ordering::Relaxed);
+        let mut next = bench.worker(2);
+        bench.run(&mut next, 5);
+        assert!(!bench.lose_letters.load(Ordering::Relaxed));
+        assert_eq!(next.progress().health, Health::Ok, "lost: {lost}");
+        assert_eq!(bench.stored(), expected, "lost: {lost}");
+        assert_eq!(bench.reported().expect("reported").0.counts.dead, dead);
+    }
 }
 
 #[test]
