@@ -45,8 +45,34 @@ enum Goal {
 
 /// How often a version is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// How often a line is printed where nothing but numbers changes.
+/// How often a line is printed at first where nothing but numbers changes.
 const LINE_EVERY: Duration = Duration::from_secs(5);
+/// How long a version is seen failed or damaged in a row before it is given up. One that `apply` or
+/// `skip` has just mended is reported as it was until its worker has opened it anew, a second or two.
+const HOPE_FOR: Duration = Duration::from_secs(5);
+
+/// Returns how long after the last line the next one is due: whoever waits for a day is not told
+/// every 5 s.
+fn line_every(waited: Duration) -> Duration {
+    LINE_EVERY.max(waited / 20)
+}
+
+/// For how long a version has been seen failed or damaged in a row.
+#[derive(Default)]
+struct Ill {
+    since: Option<Monotonic>,
+}
+
+impl Ill {
+    /// Takes a look in and says whether there is no hope left.
+    fn is_hopeless(&mut self, is_ill: bool, now: Monotonic) -> bool {
+        if !is_ill {
+            self.since = None;
+            return false;
+        }
+        now.since(*self.since.get_or_insert(now)) >= HOPE_FOR
+    }
+}
 
 /// What is printed while waiting.
 #[derive(Serialize)]
@@ -80,11 +106,13 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let version = choose(&client, &args.target)?;
     let began = context.clock.monotonic();
     let mut printed: Option<(String, Monotonic)> = None;
+    let mut ill = Ill::default();
     loop {
         let now = client.now().map_err(explain)?;
         let status = Status::at(client.state(), now);
         let seen = status.version(&version);
-        let reached = is_reached(&client, &version, seen, args.goal)?;
+        let ails = seen.and_then(|seen| ails(seen, args.goal));
+        let reached = is_reached(&client, &version, seen, args.goal)? && ails.is_none();
         let look = Look {
             version: &version,
             reached,
@@ -92,11 +120,11 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
             status: seen,
         };
         let monotonic = context.clock.monotonic();
+        let waited = monotonic.since(began);
         let phase = seen.map_or("retired", |seen| seen.state).to_owned();
         let due = printed
             .as_ref()
-            .is_none_or(|(last, at)| *last != phase || monotonic.since(*at) >= LINE_EVERY);
-        let waited = monotonic.since(began);
+            .is_none_or(|(last, at)| *last != phase || monotonic.since(*at) >= line_every(waited));
         let over = args.once || args.timeout.is_some_and(|timeout| waited >= timeout);
         if reached || due || over || context.output.format() == Format::Json {
             context.output.show(&look)?;
@@ -104,6 +132,10 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         }
         if reached {
             return Ok(Exit::Done);
+        }
+        let is_hopeless = ill.is_hopeless(ails.is_some(), monotonic);
+        if let Some(ails) = ails.filter(|_| is_hopeless || over) {
+            return Err(ails);
         }
         if over {
             return Err(timed_out(&version, args, seen, waited));
@@ -129,10 +161,26 @@ fn choose(client: &CatalogClient, target: &ViewOrVersion) -> Result<VersionId, F
     })
 }
 
+/// Says what keeps a version from getting there without somebody doing something, if it is failed or
+/// damaged. One that is to be retired goes as it is.
+fn ails(seen: &VersionStatus, goal: Goal) -> Option<Failure> {
+    let is_ill = matches!(seen.health.is, "failed" | "damaged") && goal != Goal::Retired;
+    is_ill.then(|| Failure {
+        exit: Exit::Failed,
+        error: anyhow::anyhow!(
+            "`{}` is {}: {}",
+            seen.version,
+            seen.health.is,
+            seen.health.why.as_deref().unwrap_or_default()
+        ),
+        hint: seen.health.hint.clone(),
+    })
+}
+
 /// Says whether the goal is reached.
 ///
 /// # Errors
-/// Where it never will be without somebody doing something.
+/// Where it never will be.
 fn is_reached(
     client: &CatalogClient,
     id: &VersionId,
@@ -150,17 +198,6 @@ fn is_reached(
             format!("`{id}` is on its way out and never gets there"),
             format!("`materializer history {}` says why", id.view),
         ));
-    }
-    if let Some(seen) = seen
-        && matches!(seen.health.is, "failed" | "damaged")
-        && goal != Goal::Retired
-    {
-        let why = seen.health.why.as_deref().unwrap_or_default();
-        return Err(Failure {
-            exit: Exit::Failed,
-            error: anyhow::anyhow!("`{id}` is {}: {why}", seen.health.is),
-            hint: seen.health.hint.clone(),
-        });
     }
     Ok(match goal {
         Goal::CaughtUp => {
@@ -208,4 +245,33 @@ fn timed_out(
         anyhow::anyhow!("`{version}` is not {goal} after {}{why}", span(waited)),
         hint,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_come_less_often_the_longer_it_takes() {
+        for (waited, expected) in [(0, 5), (100, 5), (200, 10), (86_400, 4_320)] {
+            let every = line_every(Duration::from_secs(waited));
+            assert_eq!(every, Duration::from_secs(expected), "after {waited} s");
+        }
+    }
+
+    #[test]
+    fn a_version_is_given_up_when_it_was_ill_for_5_s_in_a_row() {
+        let mut ill = Ill::default();
+        for (at_ms, is_ill, expected) in [
+            (0, true, false),
+            (4_999, true, false),
+            (5_500, false, false), // it was mended
+            (6_000, true, false),
+            (10_999, true, false),
+            (11_000, true, true),
+        ] {
+            let now = Monotonic::default().plus(Duration::from_millis(at_ms));
+            assert_eq!(ill.is_hopeless(is_ill, now), expected, "at {at_ms} ms");
+        }
+    }
 }
