@@ -117,6 +117,15 @@ pub(crate) fn may_be_stored(message: &BorrowedMessage<'_>) -> bool {
     status != sys::rd_kafka_msg_status_t::RD_KAFKA_MSG_STATUS_NOT_PERSISTED
 }
 
+/// Ends a producer as a broker does that has lost the producer's state: it takes no message any more.
+#[cfg(test)]
+pub(crate) fn make_fatal<C: ClientContext>(producer: &Client<C>) {
+    let error = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
+    let why = c"the broker has lost its state";
+    // SAFETY: the client is alive, and so is the text while it is copied.
+    unsafe { sys::rd_kafka_test_fatal_error(producer.native_ptr(), error, why.as_ptr()) };
+}
+
 /// A record, a mark or an error as it lies in librdkafka's buffers.
 pub(crate) struct Row<'a> {
     raw: &'a sys::rd_kafka_message_t,

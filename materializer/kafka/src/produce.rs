@@ -148,7 +148,10 @@ impl Producer {
     pub(crate) fn append(&mut self, outgoing: &Outgoing<'_>) -> Result<Offset, ControlError> {
         let what = format!("append to `{}`", outgoing.topic);
         let (tell, told) = sync_channel(1);
-        self.send(outgoing, &tell).map_err(control_error)?;
+        if let Err(fault) = self.send(outgoing, &tell) {
+            self.producer = None;
+            return Err(control_error(fault));
+        }
         // librdkafka reports every message within its timeout; the limit is for a broken one.
         match self.served(&told, ACKNOWLEDGED + ROUND * 1_000) {
             Some(Delivery::Stored(offset)) => Ok(offset),
@@ -235,9 +238,14 @@ impl DeadLetters for KafkaDeadLetters {
             value: letter.value.as_deref(),
             headers: Some(letter_headers(&letter)),
         };
-        self.producer.send(&outgoing, &self.tell)?;
-        self.outstanding += 1;
-        Ok(())
+        let sent = self.producer.send(&outgoing, &self.tell);
+        if sent.is_ok() {
+            self.outstanding += 1;
+        } else if self.outstanding == 0 {
+            // With letters on their way `flushed` learns from them what has become of the producer.
+            self.producer.producer = None;
+        }
+        sent
     }
 
     fn flushed(&mut self, wait: Duration) -> Result<bool, LogError> {
@@ -303,5 +311,69 @@ impl DisplayOffsets {
                 Err(log_error(context, code, "commit for display"))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use materializer_model::{Origin, Poison, PoisonKind};
+
+    use super::*;
+    use crate::mock::MockBroker;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    fn broker(topic: &str) -> MockBroker {
+        let broker = MockBroker::start().expect("a broker");
+        let made = broker.create_topic(&Topic::new(topic), 1);
+        made.expect("a new topic");
+        broker
+    }
+
+    fn end(producer: &mut Producer) {
+        ffi::make_fatal(producer.get().expect("the settings are good").client());
+    }
+
+    #[test]
+    fn an_append_after_the_one_that_ended_its_producer_is_stored() {
+        let broker = broker("events");
+        let mut producer = Producer::new(&broker.settings());
+        let outgoing = Outgoing {
+            topic: "events",
+            partition: Some(0),
+            key: None,
+            value: Some(b"1"),
+            headers: None,
+        };
+        assert_eq!(producer.append(&outgoing), Ok(Offset(0)));
+        end(&mut producer);
+        assert!(producer.append(&outgoing).is_err());
+        assert_eq!(producer.append(&outgoing), Ok(Offset(1)));
+    }
+
+    #[test]
+    fn a_letter_after_the_one_that_ended_its_producer_is_stored() {
+        let broker = broker("dead");
+        let mut letters = KafkaDeadLetters::new(&broker.settings());
+        let letter = DeadLetter {
+            topic: Topic::new("dead"),
+            version: "v@v1".parse().expect("a version"),
+            origin: Origin {
+                topic: Topic::new("t"),
+                partition: Partition(0),
+                offset: Offset(0),
+            },
+            poison: Poison::new(PoisonKind::Decode, "", "no JSON"),
+            key: None,
+            value: None,
+            headers: Vec::new(),
+            timestamp: None,
+        };
+        assert_eq!(letters.send(letter.clone()), Ok(()));
+        assert_eq!(letters.flushed(LIMIT), Ok(true));
+        end(&mut letters.producer);
+        assert!(letters.send(letter.clone()).is_err());
+        assert_eq!(letters.send(letter), Ok(()));
+        assert_eq!(letters.flushed(LIMIT), Ok(true));
     }
 }
