@@ -147,6 +147,20 @@ fn bound(text: &str) -> Result<(), ExpressionFault> {
     Ok(())
 }
 
+/// How the parser's words for the commonest mistakes begin, what is wrong, and what to do about it.
+const MISTAKES: [(&str, &str, &str); 2] = [
+    (
+        "token recognition error at: '=",
+        "`=` is no operator",
+        "write `==` to compare",
+    ),
+    (
+        "no viable alternative at input '.",
+        "a name is missing after the dot",
+        "name a field, as in `event.name`",
+    ),
+];
+
 /// Puts the first fault of the syntax in this project's words.
 fn syntax(text: &str, errors: &ParseErrors) -> ExpressionFault {
     let Some(first) = errors.errors.first() else {
@@ -160,8 +174,13 @@ fn syntax(text: &str, errors: &ParseErrors) -> ExpressionFault {
         .map(|line| line.chars().count())
         .sum();
     let from = before + usize::try_from(column - 1).unwrap_or(0);
+    let from = from.min(text.chars().count());
     let message = first.msg.strip_prefix("Syntax error: ");
     let message = message.unwrap_or(&first.msg);
+    let is_meant = |(words, ..): &&(&str, _, _)| message.starts_with(words);
+    if let Some((_, message, help)) = MISTAKES.iter().find(is_meant) {
+        return ExpressionFault::new(from, *message).helped(*help);
+    }
     // The parser lists some twenty tokens that it would have liked.
     let message = message.split(" expecting {").next().unwrap_or(message);
     let message = match message.replace("'<EOF>'", "the end of the expression") {
@@ -170,7 +189,7 @@ fn syntax(text: &str, errors: &ParseErrors) -> ExpressionFault {
         }
         told => told,
     };
-    ExpressionFault::new(from.min(text.chars().count()), message.replace('\'', "`"))
+    ExpressionFault::new(from, message.replace('\'', "`"))
 }
 
 /// A chain of members and items from a name on.

@@ -71,7 +71,7 @@ fn a_fault_stands_where_it_is_in_the_text() {
     let with = |line: &str| format!("{GOOD}{line}\n");
     for (line, expected) in [
         ("view: w", "5:1 `view` is given twice"),
-        ("only: 'event.kind = 1'", "5:19 token recognition error"),
+        ("only: 'event.kind = 1'", "5:19 `=` is no operator"),
         (
             "only: (event.a",
             "5:15 missing `)` at the end of the expression",
@@ -164,6 +164,24 @@ fn check_lines(lines: &str, expected: &str) {
         found.len() == 1 && found[0].contains(expected),
         "{text}\nexpected {expected}\nfound    {found:#?}"
     );
+}
+
+#[test]
+fn the_commonest_mistakes_in_an_expression_are_told_in_plain_words() {
+    let equals = "`=` is no operator | - | write `==` to compare";
+    let name = "a name is missing after the dot | - | name a field, as in `event.name`";
+    for (expression, at, expected) in [
+        ("event.kind = 'x'", 19, equals),
+        ("event.kind=1", 18, equals),
+        ("event.", 14, name),
+        ("size(event.)", 19, name),
+        ("event.a && event. == 1", 26, name),
+    ] {
+        check(
+            &format!("{GOOD}where: {expression}\n"),
+            &format!("5:{at} {expected}"),
+        );
+    }
 }
 
 #[test]
