@@ -17,6 +17,7 @@ use crate::catalog::Catalog;
 use crate::decide::ALIVE;
 use crate::gates;
 use crate::lifecycle::Role;
+use crate::plan::Plan;
 use crate::reports::{Follower, Reports};
 use crate::versions::{Soak, View};
 use version::version_status;
@@ -205,6 +206,25 @@ impl Status {
     pub fn version(&self, id: &VersionId) -> Option<&VersionStatus> {
         let versions = &self.view(&id.view)?.versions;
         versions.iter().find(|version| version.version == *id)
+    }
+
+    /// Returns the gates before a plan as they were reported last; none where it meets none. They are
+    /// read anew when it is carried out.
+    #[must_use]
+    pub fn gates_before(&self, plan: &Plan) -> &[GateReading] {
+        let version = match plan {
+            Plan::Promote { version, .. } | Plan::RollBack { version, .. } => self.version(version),
+            Plan::Nothing { .. }
+            | Plan::Start { .. }
+            | Plan::ChangeSettings { .. }
+            | Plan::EndSoak { .. }
+            | Plan::RetireView { .. }
+            | Plan::Abort { .. }
+            | Plan::Pause { .. }
+            | Plan::Resume { .. }
+            | Plan::Skip { .. } => None,
+        };
+        version.map_or(&[], |version| &version.gates)
     }
 }
 

@@ -125,6 +125,38 @@ fn gates_stand_before_a_promotion_and_a_rollback_and_not_before_what_is_live() {
 }
 
 #[test]
+fn the_gates_before_a_plan_are_those_of_the_version_that_would_be_live() {
+    let mut world = two_versions();
+    let rewound = Said {
+        health: Health::Rewound { from: 7, to: 5 },
+        ..Said::default()
+    };
+    let failing = |world: &World, verb| {
+        let plan = world.client.plan(&verb).expect("a plan");
+        let status = world.status();
+        let gates = status.gates_before(&plan);
+        let failing = gates.iter().filter(|gate| !gate.holds);
+        let failing: Vec<String> = failing.map(|gate| gate.gate.clone()).collect();
+        (!gates.is_empty()).then_some(failing)
+    };
+    world.said.insert(2, rewound.clone());
+    world.ticks(4);
+    let health = vec!["health".to_owned()];
+    assert_eq!(failing(&world, promote(2)), Some(health.clone()));
+    let abort = materializer_migrations::Verb::Abort {
+        version: crate::sample::version(2),
+    };
+    assert_eq!(failing(&world, abort), None);
+    world.said.remove(&2);
+    world.ticks(4);
+    assert_eq!(failing(&world, promote(2)), Some(Vec::new()));
+    assert_eq!(world.ask(promote(2)), Outcome::Done);
+    world.said.insert(1, rewound);
+    world.ticks(4);
+    assert_eq!(failing(&world, rollback()), Some(health));
+}
+
+#[test]
 fn two_coordinators_do_what_one_does() {
     let mut world = two_versions();
     world.add_coordinator("c2");

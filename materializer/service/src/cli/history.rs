@@ -84,7 +84,7 @@ fn line(record: &ControlRecord, verdict: &Verdict, all: bool) -> Option<Line> {
         why: String::new(),
         details: Vec::new(),
     };
-    match Envelope::read(record.value.as_deref().unwrap_or_default()) {
+    match Envelope::of(record) {
         Read::Known(event) => {
             let by_the_way = matches!(
                 event.body,

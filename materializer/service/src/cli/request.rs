@@ -3,7 +3,7 @@
 use std::fmt;
 
 use materializer_migrations::gates::CHOSEN;
-use materializer_migrations::{CatalogClient, Outcome, Plan, Verb};
+use materializer_migrations::{CatalogClient, Outcome, Plan, Status, Verb};
 use materializer_model::progress::GateReading;
 use materializer_model::{Clock, EventId};
 use serde::Serialize;
@@ -28,7 +28,7 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
-/// The gates as the coordinator read them; in words those that the definition chose, and those that do
+/// Gates as they were read; in words those that the definition chose, and those that do
 /// not hold.
 #[derive(Serialize)]
 struct Gates<'a> {
@@ -55,7 +55,9 @@ impl fmt::Display for Gates<'_> {
 /// Asks for a verb and waits for what becomes of it. Returns the gates that it rests on, if something
 /// was done.
 ///
-/// With `dry_run` it stops after showing the plan: the value that would be carried out.
+/// With `dry_run` it stops after showing the plan, the value that would be carried out, and the gates
+/// before it as they were reported last. Whether they hold is no matter of its exit code: they are read
+/// anew for the request.
 pub(super) fn carry_out(
     context: &Context,
     client: &mut CatalogClient,
@@ -66,6 +68,9 @@ pub(super) fn carry_out(
     let plan = client.plan(&verb).map_err(explain)?;
     let steps = plan.steps();
     context.output.show(&Shown { plan: &plan, steps })?;
+    if dry_run {
+        foresee(context, client, &plan)?;
+    }
     if dry_run || plan.is_nothing() {
         return Ok(None);
     }
@@ -108,6 +113,21 @@ pub(super) fn carry_out(
             format!("look with `materializer status {view}`"),
         )),
     }
+}
+
+/// Shows the gates before a plan.
+fn foresee(context: &Context, client: &mut CatalogClient, plan: &Plan) -> Result<(), Failure> {
+    let now = client.now().map_err(explain)?;
+    let status = Status::at(client.state(), now);
+    let gates = status.gates_before(plan);
+    if gates.is_empty() {
+        return Ok(());
+    }
+    context.output.show(&Gates { gates })?;
+    context
+        .output
+        .note("these gates were reported last; they are read anew when this is asked for")?;
+    Ok(())
 }
 
 fn wait(
