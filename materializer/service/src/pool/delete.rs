@@ -42,14 +42,26 @@ impl Pool {
         }
     }
 
-    /// Deletes some of a unit; when nothing is left, takes its report back: that is how the coordinator
-    /// knows.
+    /// Deletes some of a unit, and takes its report back. Of a version that is being retired when nothing
+    /// is left: that is how the coordinator knows. Of a copy that was taken out first: one that is put
+    /// back in again would be held to a report of what is deleted.
     fn delete_some(&self, unit: &Unit, version: &Version, state: &State) -> anyhow::Result<bool> {
+        let is_named = version.units().any(|named| named == *unit);
+        if !is_named {
+            self.take_back(unit, state)?;
+        }
         let finished = self.feeders.delete(unit, version)?;
-        if finished && state.follower.reports().unit(unit).is_some() {
-            self.control.take_back(&unit.to_string())?;
+        if finished && is_named {
+            self.take_back(unit, state)?;
         }
         Ok(finished)
+    }
+
+    fn take_back(&self, unit: &Unit, state: &State) -> anyhow::Result<()> {
+        if state.follower.reports().unit(unit).is_some() {
+            self.control.take_back(&unit.to_string())?;
+        }
+        Ok(())
     }
 }
 
