@@ -90,10 +90,20 @@ impl World {
 
     /// Changes how a version runs: how many copies it has.
     pub(crate) fn change(&mut self, version: &str, to: serde_json::Value) {
+        self.redefine(version, |definition| {
+            definition.to = serde_json::from_value(to).unwrap();
+        });
+    }
+
+    /// Changes any settings of a version that are changed in place.
+    pub(crate) fn redefine(&mut self, version: &str, change: impl FnOnce(&mut ViewDefinition)) {
         let version: VersionId = version.parse().unwrap();
+        let held = self.catalog().version(&version).unwrap();
+        let mut definition = ViewDefinition::clone(&held.definition);
+        change(&mut definition);
         let changed = Body::SettingsChanged {
             version: version.clone(),
-            definition: Box::new(definition(&version, to)),
+            definition: Box::new(definition),
             because: Vec::new(),
         };
         self.fact(&version, changed);

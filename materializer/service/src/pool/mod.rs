@@ -194,17 +194,19 @@ impl Pool {
         self.patience.entry(unit.clone()).or_default().failed(now);
     }
 
-    /// Hands directives to the units that run, and stops those that are not ours or nobody needs.
+    /// Hands directives to the units that run, and stops those that are not ours or nobody needs, and
+    /// those that read by another `from` than the version has by now: they are opened anew with it.
     fn direct(&mut self, wanted: &BTreeMap<Unit, Directive>, state: &State) {
         for (unit, running) in &self.units {
-            let ours = state
-                .owner(unit)
-                .is_some_and(|(token, _)| token == running.token);
+            let owner = state.owner(unit);
+            let ours = owner.is_some_and(|(token, _)| token == running.token);
+            let version = state.follower.catalog().version(&unit.version);
+            let newest = version.is_some_and(|version| version.definition.from == running.from);
             let needed = wanted
                 .get(unit)
                 .filter(|d| needs_owner(state, unit, &d.feed));
             match needed {
-                Some(directive) if ours => running.direct(directive),
+                Some(directive) if ours && newest => running.direct(directive),
                 Some(_) | None => running.stop(),
             }
         }
@@ -289,7 +291,8 @@ impl Pool {
         };
         let feeder = self.feeders.open(unit, version, token.clone())?;
         let clock = Arc::clone(&self.clock);
-        let running = Running::start(unit, token, directive.clone(), feeder, clock)?;
+        let from = version.definition.from.clone();
+        let running = Running::start(unit, token, from, directive.clone(), feeder, clock)?;
         Ok(Some(running))
     }
 

@@ -2,13 +2,14 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use materializer_migrations::{CatalogClient, Verb};
+use materializer_model::definition::Order;
 use materializer_model::memory::{ManualClock, MemoryControl, MemoryControlLog};
 use materializer_model::ports::{ControlIdentity, ControlLog, ControlRecord, ControlTopic};
 use materializer_model::progress::Health;
 use materializer_model::{EventId, Fingerprint, Timestamp, ViewDefinition};
 
 use super::*;
-use crate::gateway::fixtures::{World, to_tantivy};
+use crate::gateway::fixtures::{World, servable, to_tantivy};
 use crate::stop::Stop;
 
 /// A feeder that does nothing but say that it is well, and as which claim.
@@ -100,16 +101,25 @@ impl ControlLog for Mute {
     }
 }
 
-/// Makes feeders, and notes what is deleted.
+/// Makes feeders, and notes what is opened and what is deleted.
 #[derive(Clone, Default)]
 struct Idles {
+    /// The order that each unit was opened with.
+    opened: Arc<Mutex<Vec<Order>>>,
     deleted: Arc<Mutex<Vec<Unit>>>,
     /// Whether a deletion fails.
     fails: Arc<AtomicBool>,
 }
 
 impl Feeders for Idles {
-    fn open(&self, unit: &Unit, _: &Version, token: Token) -> anyhow::Result<Box<dyn Feeder>> {
+    fn open(
+        &self,
+        unit: &Unit,
+        version: &Version,
+        token: Token,
+    ) -> anyhow::Result<Box<dyn Feeder>> {
+        let order = version.definition.from.order;
+        self.opened.lock().unwrap().push(order);
         Ok(Box::new(Idle {
             unit: unit.clone(),
             token,
@@ -123,6 +133,9 @@ impl Feeders for Idles {
         Ok(true)
     }
 }
+
+/// The copy that [`held`] holds.
+const HELD: &str = "search/v1/c0/s0";
 
 /// An installation in memory with one version of two shards.
 struct Place {
@@ -204,7 +217,7 @@ impl Place {
 fn held() -> (World, Place) {
     let mut world = World::new();
     world.start("search@v1", to_tantivy(1));
-    world.claim("search/v1/c0/s0", "a:1");
+    world.claim(HELD, "a:1");
     let place = Place {
         topics: world.control.clone(),
         clock: world.clock.clone(),
@@ -345,11 +358,56 @@ fn what_nobody_needs_of_a_copy_is_deleted_once_also_if_it_never_reported() {
             step(&mut other);
             step(&mut pool);
         }
-        let expected: Unit = "search/v1/c0/s0".parse().unwrap();
+        let expected: Unit = HELD.parse().unwrap();
         assert_eq!(*place.feeders.deleted.lock().unwrap(), [expected], "{ends}");
         pool.close();
         other.close();
     }
+}
+
+#[test]
+fn a_report_of_a_copy_that_is_taken_out_goes_before_its_data_and_one_of_a_retired_version_after() {
+    for (ends, before) in [("retired", 1), ("taken out", 0)] {
+        let (mut world, place) = held();
+        let token = world.claim(HELD, "a:1");
+        world.report(&servable(HELD, token, "a:1"));
+        match ends {
+            "retired" => _ = world.give_up("search@v1"),
+            _ => world.change("search@v1", to_tantivy(0)),
+        }
+        place.feeders.fails.store(true, Ordering::Relaxed);
+        let mut pool = place.pool("worker", 8);
+        assert_eq!(reported(&step(&mut pool)), before, "{ends}");
+        place.feeders.fails.store(false, Ordering::Relaxed);
+        place.clock.advance(Duration::from_secs(2));
+        assert_eq!(reported(&step(&mut pool)), 0, "{ends}");
+        pool.close();
+    }
+}
+
+#[test]
+fn a_unit_is_opened_anew_once_when_from_changes_in_place() {
+    let (mut world, place) = held();
+    let mut pool = place.pool("worker", 8);
+    let opened = |expected: &[Order]| *place.feeders.opened.lock().unwrap() == expected;
+    step(&mut pool);
+    world.redefine("search@v1", |definition| {
+        definition.soak = Duration::from_secs(1);
+    });
+    until(&mut pool, "it is reported", |_, state| reported(state) == 1);
+    assert!(opened(&[Order::Partition]), "`soak` is no part of `from`");
+    world.redefine("search@v1", |definition| {
+        definition.from.order = Order::None;
+    });
+    until(&mut pool, "it reads in no order", |_, _| {
+        opened(&[Order::Partition, Order::None])
+    });
+    place.clock.advance(Duration::from_secs(2));
+    for _ in 0..3 {
+        step(&mut pool);
+    }
+    assert!(opened(&[Order::Partition, Order::None]));
+    pool.close();
 }
 
 #[test]

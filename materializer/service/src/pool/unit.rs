@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use materializer_model::definition::Source;
 use materializer_model::progress::{Directive, Progress};
 use materializer_model::{Clock, Monotonic, Token, Unit};
 
@@ -42,6 +43,8 @@ pub enum Next {
 /// A unit that this process feeds.
 pub(super) struct Running {
     pub(super) token: Token,
+    /// What it reads, as it was when the unit was opened.
+    pub(super) from: Source,
     directive: Arc<Mutex<Arc<Directive>>>,
     report: Arc<Mutex<Option<Progress>>>,
     stop: Stop,
@@ -60,6 +63,7 @@ impl Running {
     pub(super) fn start(
         unit: &Unit,
         token: Token,
+        from: Source,
         directive: Directive,
         mut feeder: Box<dyn Feeder>,
         clock: Arc<dyn Clock>,
@@ -75,6 +79,7 @@ impl Running {
         let thread = thread::Builder::new().name(unit.to_string()).spawn(work)?;
         Ok(Self {
             token,
+            from,
             directive,
             report,
             stop,
