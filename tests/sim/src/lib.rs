@@ -7,7 +7,7 @@
 //! view through versions, with two coordinators, two workers, a gateway and operators who ask for anything.
 //! After every step what is stored is compared with a fold of the log that shares no code with the worker
 //! ([`oracle`]), and the catalog with the rules of a migration. A process can crash, or sleep while others
-//! go on, before and after every call of a port. [`shrink`] leaves out of a history that breaks a promise
+//! go on, before and after every call of a port. [`shrink()`] leaves out of a history that breaks a promise
 //! what it does not need for it.
 
 mod chaos;
