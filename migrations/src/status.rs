@@ -113,7 +113,7 @@ pub struct VersionStatus {
 /// How something is, with the reason and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct HealthStatus {
-    /// One of [`Health::WORDS`], or `silent`.
+    /// One of [`materializer_model::progress::Health::WORDS`], or `silent`.
     pub is: &'static str,
     /// Why, where there is more to say.
     pub why: Option<String>,
