@@ -101,6 +101,9 @@ pub fn find_mark(
 /// # Errors
 /// [`SinkError`]; `Damaged` where the mark is another catalog's or another server's.
 pub fn read_mark(place: &RedisPlace) -> Result<Option<Mark>, SinkError> {
-    let mut connection = Connection::connect(&place.server)?;
-    check_mark(place, &mut connection)
+    let found = find_mark(&place.server, &place.installation)?;
+    if let Some(mark) = &found {
+        mark.check(place)?;
+    }
+    Ok(found)
 }

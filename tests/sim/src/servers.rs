@@ -4,12 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use materializer_model::definition::{
-    Expression, Format, Gates, OnError, Order, Promotion, RedisShape, RedisTarget, Source, Target,
-    ViewDefinition,
-};
+use materializer_model::definition::{OnError, RedisShape, RedisTarget, Target, ViewDefinition};
 use materializer_model::memory::{
-    ManualClock, MemoryControl, MemoryDeadLetters, MemoryLog, MemoryStore,
+    ManualClock, MemoryControl, MemoryDeadLetters, MemoryLog, MemoryStore, raw_view,
 };
 use materializer_model::ports::ControlLog;
 use materializer_model::{
@@ -150,36 +147,15 @@ pub(crate) fn definition(
     shards: u16,
     on_error: OnError,
 ) -> ViewDefinition {
+    let to = Target::Redis(RedisTarget {
+        connection: "main".into(),
+        key: "{key}".into(),
+        shape: RedisShape::Bytes,
+        ttl: None,
+        shards,
+    });
     ViewDefinition {
-        view,
-        from: Source {
-            topics: vec![topic.clone()],
-            policy: None,
-            partitioner: None,
-            order: Order::Partition,
-        },
-        format: Format::Raw,
-        only: None,
-        condition: None,
-        key: Expression("record.key".into()),
-        document: Vec::new(),
-        to: Target::Redis(RedisTarget {
-            connection: "main".into(),
-            key: "{key}".into(),
-            shape: RedisShape::Bytes,
-            ttl: None,
-            shards,
-        }),
-        gates: Gates {
-            lag_seconds: 10.0,
-            lag_records: 5,
-            stable_for: Duration::ZERO,
-            documents_ratio: None,
-            queries: Vec::new(),
-            keys: Vec::new(),
-        },
-        soak: Duration::ZERO,
         on_error,
-        promotion: Promotion::Manual,
+        ..raw_view(view, topic.clone(), to)
     }
 }

@@ -12,6 +12,7 @@ mod log;
 mod partition;
 mod reader;
 mod store;
+mod view;
 
 use std::sync::{Mutex, MutexGuard};
 
@@ -22,6 +23,7 @@ pub use dead_letters::MemoryDeadLetters;
 pub use log::{MemoryLog, MemoryRecord, TopicSettings, Transaction};
 pub use reader::{MemoryObserver, MemoryReader};
 pub use store::{MemorySink, MemorySinkReader, MemoryStore, StoreImage};
+pub use view::raw_view;
 
 /// Locks shared state.
 fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {

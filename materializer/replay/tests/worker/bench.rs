@@ -6,13 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use materializer_model::definition::{
-    Expression, Format, Gates, OnError, Order, Promotion, RedisShape, RedisTarget, Source, Target,
-    ViewDefinition,
-};
+use materializer_model::definition::{OnError, RedisShape, RedisTarget, Target, ViewDefinition};
 use materializer_model::memory::{
     ManualClock, MemoryDeadLetters, MemoryLog, MemoryReader, MemoryRecord, MemoryStore,
-    TopicSettings,
+    TopicSettings, raw_view,
 };
 use materializer_model::ports::{
     Assignment, Claims, ControlError, DeadLetter, DeadLetters, Derive, LogError, LogReader,
@@ -158,15 +155,9 @@ impl Bench {
         let log = MemoryLog::default();
         let topic = Topic::new("t");
         log.create(&topic, settings);
-        let gates = Gates {
-            lag_seconds: 10.0,
-            lag_records: 5,
-            stable_for: Duration::ZERO,
-            documents_ratio: None,
-            queries: Vec::new(),
-            keys: Vec::new(),
-        };
         let unit: Unit = "v/v1/c0/s0".parse().expect("a unit");
+        let definition = raw_view(unit.version.view.clone(), topic.clone(), Target::Memory {});
+        let gates = definition.gates.clone();
         Self {
             log,
             store: MemoryStore::default(),
@@ -174,25 +165,7 @@ impl Bench {
             lose_letters: Arc::default(),
             skip_rows: Arc::default(),
             clock: ManualClock::new(Timestamp(1_700_000_000_000)),
-            definition: ViewDefinition {
-                view: unit.version.view.clone(),
-                from: Source {
-                    topics: vec![topic.clone()],
-                    policy: None,
-                    partitioner: None,
-                    order: Order::Partition,
-                },
-                format: Format::Raw,
-                only: None,
-                condition: None,
-                key: Expression("record.key".into()),
-                document: Vec::new(),
-                to: Target::Memory {},
-                gates: gates.clone(),
-                soak: Duration::ZERO,
-                on_error: OnError::Fail,
-                promotion: Promotion::Manual,
-            },
+            definition,
             directive: Directive {
                 feed: Feed::Feed,
                 skips: BTreeSet::new(),

@@ -3,8 +3,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use materializer_migrations::{CatalogClient, Verb};
 use materializer_model::definition::Order;
-use materializer_model::memory::{ManualClock, MemoryControl, MemoryControlLog};
-use materializer_model::ports::{ControlIdentity, ControlLog, ControlRecord, ControlTopic};
+use materializer_model::memory::{ManualClock, MeddledControlLog, MemoryControl, MemoryControlLog};
+use materializer_model::ports::ControlLog;
 use materializer_model::progress::Health;
 use materializer_model::{EventId, Fingerprint, Timestamp, ViewDefinition};
 
@@ -59,45 +59,6 @@ impl Feeder for Idle {
         self.health = Health::Waiting {
             why: "closed".into(),
         };
-    }
-}
-
-/// Control topics that can be read and, at times, not written: nobody answers then.
-struct Mute {
-    log: MemoryControlLog,
-    /// How many appends were waited for in vain; `None` while they are answered.
-    waited: Arc<Mutex<Option<u32>>>,
-}
-
-impl ControlLog for Mute {
-    fn create(&mut self) -> Result<ControlIdentity, ControlError> {
-        self.log.create()
-    }
-
-    fn identity(&mut self) -> Result<Option<ControlIdentity>, ControlError> {
-        self.log.identity()
-    }
-
-    fn append(
-        &mut self,
-        topic: ControlTopic,
-        key: Option<&str>,
-        value: Option<&[u8]>,
-    ) -> Result<Offset, ControlError> {
-        if let Some(waited) = &mut *self.waited.lock().unwrap() {
-            *waited += 1;
-            return Err(ControlError::Unknown("no answer in time".into()));
-        }
-        self.log.append(topic, key, value)
-    }
-
-    fn read(
-        &mut self,
-        topic: ControlTopic,
-        from: Offset,
-        out: &mut Vec<ControlRecord>,
-    ) -> Result<Offset, ControlError> {
-        self.log.read(topic, from, out)
     }
 }
 
@@ -329,10 +290,20 @@ fn the_last_report_of_a_unit_is_made_after_it_was_closed() {
 #[test]
 fn a_log_that_does_not_answer_holds_a_round_up_once_and_not_for_every_unit() {
     let place = Place::new();
+    // How many appends were waited for in vain; `None` while they are answered.
     let waited: Arc<Mutex<Option<u32>>> = Arc::default();
-    let log = Mute {
+    let unanswered = Arc::clone(&waited);
+    let append =
+        move |log: &mut MemoryControlLog, topic, key: Option<&str>, value: Option<&[u8]>| {
+            if let Some(waited) = &mut *unanswered.lock().unwrap() {
+                *waited += 1;
+                return Err(ControlError::Unknown("no answer in time".into()));
+            }
+            log.append(topic, key, value)
+        };
+    let log = MeddledControlLog {
         log: place.topics.log(),
-        waited: Arc::clone(&waited),
+        append,
     };
     let mut pool = place.pool_on(Box::new(log), "one", 8);
     until(&mut pool, "both are fed", |_, state| reported(state) == 2);
