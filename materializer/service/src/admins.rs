@@ -12,6 +12,7 @@ use materializer_model::{CatalogId, Clock, Unit, ViewDefinition};
 use materializer_sinks::redis::RedisAdmin;
 use materializer_sinks::tantivy::search::SearchRequest;
 
+use crate::access::Access;
 use crate::config::Config;
 use crate::connect;
 use crate::gateway::{CopyAt, ReadError, Workers};
@@ -32,10 +33,15 @@ pub(crate) struct Admins {
 impl Admins {
     /// Makes the administrations of an installation's sinks; nothing is reached yet.
     #[must_use]
-    pub(crate) fn new(config: Arc<Config>, catalog: CatalogId, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(
+        config: Arc<Config>,
+        catalog: CatalogId,
+        access: &Arc<Access>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         Self {
             config,
-            workers: Workers::new(catalog.clone(), ANSWER_WITHIN),
+            workers: Workers::new(&catalog, access, ANSWER_WITHIN),
             catalog,
             clock,
             redis: BTreeMap::new(),

@@ -3,6 +3,7 @@
 //! Everything that decides is elsewhere: the language in `view`, the loop of a unit in `replay`, roles and
 //! gates in `migrations`. Here the parts are put together on real brokers, real sinks and a real clock.
 
+pub mod access;
 mod admins;
 mod beginning;
 pub mod cli;

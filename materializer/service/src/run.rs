@@ -20,6 +20,7 @@ use materializer_model::{CatalogId, Clock, EventId, Topic};
 use materializer_sinks::redis::ViewReads;
 use tracing::{error, info, warn};
 
+use crate::access::Access;
 use crate::admins::Admins;
 use crate::beginning::begin_catalog;
 use crate::clock::SystemClock;
@@ -146,6 +147,7 @@ pub(crate) fn new_event_id() -> EventId {
 /// A process with its roles.
 struct Process {
     control: Arc<Control>,
+    access: Arc<Access>,
     clock: SystemClock,
     observer: Arc<Observer>,
     stop: Stop,
@@ -173,6 +175,7 @@ impl Process {
             clock.consumed(newest);
         }
         let observer = connect::observer(&config, Arc::clone(&shared))?;
+        let access = Arc::new(Access::open(config.access.clone()).context("open the ports")?);
         let copies = Arc::new(LocalCopies::default());
         let metrics = Arc::new(Metrics::new()?);
         let mut signpost = Signpost::new(
@@ -198,6 +201,7 @@ impl Process {
             },
             gateway::Parts {
                 catalog: catalog.clone(),
+                access: Arc::clone(&access),
                 routes: signpost.subscribe(),
                 rows: row_readers(&config, &catalog)?,
                 copies: Arc::clone(&copies),
@@ -216,7 +220,7 @@ impl Process {
         info!(http = %gateway.http_address(), redis = gateway.redis_address().map(display), "listening");
         let coordinator = roles
             .coordinator
-            .then(|| start_coordinator(&config, &identity, &catalog, &shared, stop))
+            .then(|| start_coordinator(&config, &identity, &catalog, &access, &shared, stop))
             .transpose()?;
         let pool = roles.worker.then(|| {
             let settings = pool_settings(&config, &identity);
@@ -241,6 +245,7 @@ impl Process {
         });
         Ok(Self {
             control,
+            access,
             clock,
             observer,
             stop: stop.clone(),
@@ -262,6 +267,7 @@ impl Process {
                 break;
             }
             self.control.came_round();
+            self.access.step(self.clock.monotonic());
             match self.control.refresh() {
                 Ok(state) => {
                     if std::mem::take(&mut unreadable) {
@@ -358,10 +364,12 @@ fn start_coordinator(
     config: &Arc<Config>,
     identity: &Identity,
     catalog: &CatalogId,
+    access: &Arc<Access>,
     clock: &Arc<dyn Clock>,
     stop: &Stop,
 ) -> anyhow::Result<JoinHandle<()>> {
-    let sinks = Admins::new(Arc::clone(config), catalog.clone(), Arc::clone(clock));
+    let own = Arc::clone(config);
+    let sinks = Admins::new(own, catalog.clone(), access, Arc::clone(clock));
     let settings = coordinator::Settings {
         name: identity.worker.to_string(),
         process: identity.process.clone(),

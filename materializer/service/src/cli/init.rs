@@ -161,7 +161,7 @@ kafka:
 connections:
   cache: {redis}
 data_dir: data                  # the worker's id and its indices; a local disk
-http: 127.0.0.1:8080
+http: 127.0.0.1:8080            # an address that others reach needs `access.token_file` or TLS
 redis: 127.0.0.1:6380           # the gateway's Redis protocol
 {dev}"
     )

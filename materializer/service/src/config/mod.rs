@@ -5,6 +5,7 @@
 //! Secrets come from a value, from the file that `…_file` names, or from the environment, and are
 //! never printed.
 
+pub(crate) mod access;
 mod section;
 mod tree;
 
@@ -19,6 +20,7 @@ use materializer_model::{Installation, ViewName};
 
 use crate::identity::account;
 
+pub use access::AccessSection;
 pub use section::duration;
 use section::{Report, Section, boolean, size};
 use tree::{Node, Value};
@@ -99,8 +101,10 @@ pub struct Config {
     pub http: SocketAddr,
     /// Where the Redis protocol is served.
     pub redis: SocketAddr,
-    /// Where other processes reach this one's HTTP, `host:port`; `None` is `http`.
+    /// Where other processes reach this one's HTTP, `host:port` or with its scheme; `None` is `http`.
     pub advertise: Option<String>,
+    /// What the two ports demand of whoever connects.
+    pub access: AccessSection,
     /// Whether one broker, create times and a mock are good enough.
     pub dev: bool,
     /// How units are fed.
@@ -222,12 +226,17 @@ impl Config {
         }
     }
 
-    /// Returns where other processes reach this one's HTTP.
+    /// Returns where other processes reach this one's HTTP: `host:port`, behind `https://` where it
+    /// speaks TLS.
     #[must_use]
     pub fn address(&self) -> String {
-        self.advertise
-            .clone()
-            .unwrap_or_else(|| self.http.to_string())
+        let own = || self.http.to_string();
+        let address = self.advertise.clone().unwrap_or_else(own);
+        if self.access.speaks_tls() && !address.contains("://") {
+            format!("https://{address}")
+        } else {
+            address
+        }
     }
 }
 
@@ -249,7 +258,8 @@ fn read(root: &Node, report: &Report<'_>, environment: &BTreeMap<String, String>
             .map_or_else(|| PathBuf::from("data"), PathBuf::from),
         http: top.parse("http", SOCKET).unwrap_or_else(|| loopback(8080)),
         redis: top.parse("redis", SOCKET).unwrap_or_else(|| loopback(6380)),
-        advertise: top.text("advertise").map(str::to_owned),
+        advertise: top.read("advertise", access::place),
+        access: access::read(top.node("access"), report),
         dev: top.read("dev", boolean).unwrap_or(false),
         worker: read_worker(top.node("worker"), report),
         gateway: read_gateway(top.node("gateway"), report),
@@ -261,6 +271,11 @@ fn read(root: &Node, report: &Report<'_>, environment: &BTreeMap<String, String>
             .text("who")
             .map_or_else(|| account(environment), str::to_owned),
     };
+    for (key, address) in [("http", config.http), ("redis", config.redis)] {
+        if let Err(why) = config.access.guard(address) {
+            top.fault(key, why);
+        }
+    }
     top.finish();
     config
 }

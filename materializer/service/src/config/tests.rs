@@ -114,9 +114,103 @@ colour: blue
             "materializer.yaml:9: `worker.reclaim_after`: `10` is not a duration: write `500ms`, `30s`, `2m`, `24h` or `7d`",
             "materializer.yaml:10: `gateway.memory`: less than `gateway.reply_size`: no such reply could be sent",
             "materializer.yaml:11: `log.format`: `xml` is not `text` or `json`",
-            "materializer.yaml:12: `colour`: not a setting, there are `advertise`, `connections`, `data_dir`, `dev`, `drain`, `gateway`, `http`, `installation`, `kafka`, `log`, `redis`, `who`, `worker`",
+            "materializer.yaml:12: `colour`: not a setting, there are `access`, `advertise`, `connections`, `data_dir`, `dev`, `drain`, `gateway`, `http`, `installation`, `kafka`, `log`, `redis`, `who`, `worker`",
         ]
     );
+}
+
+#[test]
+fn a_port_that_others_reach_demands_something_or_is_declared_open() {
+    let broker = "kafka: {brokers: a:1}\n";
+    let check = |text: &str, expected: &[&str]| {
+        let faults = faults(&format!("{broker}{text}"), &[]);
+        assert_eq!(faults.len(), expected.len(), "{faults:#?}");
+        for (fault, expected) in faults.iter().zip(expected) {
+            assert!(fault.starts_with(expected), "{fault}");
+            assert!(fault.contains("set `access.token_file`"), "{fault}");
+        }
+    };
+    for local in [
+        "127.0.0.1:1",
+        "127.9.9.9:1",
+        "'[::1]:1'",
+        "'[::ffff:127.0.0.1]:1'",
+    ] {
+        check(&format!("http: {local}\nredis: {local}"), &[]);
+    }
+    let http = "materializer.yaml:2: `http`: other machines reach `0.0.0.0:1`";
+    check("http: 0.0.0.0:1", &[http]);
+    check(
+        "redis: '[::]:2'",
+        &["materializer.yaml:2: `redis`: other machines reach `[::]:2`"],
+    );
+    check(
+        "http: 0.0.0.0:1\nredis: 10.0.0.1:2",
+        &[http, "materializer.yaml:3: `redis`"],
+    );
+    for guard in ["{token: 0123456789abcdef}", "{open: true}"] {
+        check(
+            &format!("http: 0.0.0.0:1\nredis: 0.0.0.0:2\naccess: {guard}"),
+            &[],
+        );
+    }
+    check("http: 0.0.0.0:1\naccess: {token: ''}", &[http]);
+    check("http: 0.0.0.0:1\naccess: {open: false}", &[http]);
+    let variable = [("MATERIALIZER__HTTP", "0.0.0.0:1")];
+    let told = faults(broker, &variable);
+    assert!(
+        told[0].starts_with("MATERIALIZER__HTTP: `http`: "),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn faults_of_access_are_told_by_key() {
+    let file = "\
+kafka: {brokers: a:1}
+advertise: worker-0
+access:
+  token: short
+  tls_cert: /no/such/cert
+  tls_ca: /no/such/ca
+";
+    assert_eq!(
+        faults(file, &[]),
+        [
+            "materializer.yaml:2: `advertise`: `worker-0` is not a host with a port, as in `worker-0.example:8080`",
+            "materializer.yaml:4: `access.token`: a token has 16 to 512 characters: make one with `openssl rand -hex 32`",
+            "materializer.yaml:5: `access.tls_cert`: cannot read `/no/such/cert`: No such file or directory (os error 2)",
+            "materializer.yaml:6: `access.tls_ca`: cannot read `/no/such/ca`: No such file or directory (os error 2)",
+        ]
+    );
+    let both = "kafka: {brokers: a:1}\naccess: {token: a, token_file: b}";
+    let told = faults(both, &[]);
+    assert_eq!(
+        told,
+        ["materializer.yaml:2: `access.token_file`: `access.token` is set as well: one of the two"]
+    );
+}
+
+#[test]
+fn others_are_told_the_scheme_under_which_a_process_is_reached() {
+    let files = crate::access::tests::Files::new();
+    let tls = format!(
+        "{{tls_cert: {}, tls_key: {}}}",
+        files.path("cert.pem").display(),
+        files.path("key.pem").display()
+    );
+    let check = |advertise: &str, access: &str, expected: &str| {
+        let text = format!("kafka: {{brokers: a:1}}\nadvertise: '{advertise}'\naccess: {access}");
+        assert_eq!(good(&text, &[]).address(), expected);
+    };
+    check("", "{}", "127.0.0.1:8080");
+    check("w-0.workers:8080", "{}", "w-0.workers:8080");
+    check("", &tls, "https://127.0.0.1:8080");
+    check("w-0.workers:8080", &tls, "https://w-0.workers:8080");
+    check("[fd00::1]:8080", &tls, "https://[fd00::1]:8080");
+    // A proxy before it may speak what it does not.
+    check("https://w-0.workers:443", "{}", "https://w-0.workers:443");
+    check("http://w-0.workers:80", &tls, "http://w-0.workers:80");
 }
 
 #[test]

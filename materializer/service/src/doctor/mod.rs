@@ -6,6 +6,7 @@ mod clock;
 mod disk;
 mod letters;
 mod log;
+mod ports;
 mod redis;
 
 pub(crate) use disk::space_free;
@@ -36,7 +37,7 @@ pub enum Level {
 /// What one check found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What was looked at: `settings`, `brokers`, `topics`, `clocks`, `redis`, `disk`, `leftovers`.
+    /// What was looked at: `settings`, `ports`, `brokers`, `topics`, `clocks`, `redis`, `disk`, `leftovers`.
     pub check: &'static str,
     /// How bad it is.
     pub level: Level,
@@ -111,6 +112,7 @@ pub fn examine(mut patient: Patient<'_>) -> Vec<Finding> {
         "settings",
         format!("installation `{}`", config.installation),
     )];
+    findings.extend(ports::examine(config));
     let (mut follower, of_control) = log::control(patient.control, config);
     findings.extend(of_control);
     if follower.catalog().id().is_some() {

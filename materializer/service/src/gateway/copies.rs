@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use materializer_model::{CatalogId, Key, Unit};
+use materializer_model::{Key, Unit};
 use materializer_sinks::tantivy::IndexCopy;
 use materializer_sinks::tantivy::search::{
     SearchError, SearchLimits, SearchRequest, SearchResponse,
@@ -157,13 +157,13 @@ impl Copies {
     /// Where the system gives no thread.
     pub(super) fn start(
         local: &Arc<LocalCopies>,
-        catalog: CatalogId,
+        workers: Workers,
         limits: Limits,
         seed: u64,
     ) -> std::io::Result<Self> {
         let router = Arc::new(Router {
             local: Arc::clone(local),
-            workers: Workers::new(catalog, limits.answer_time),
+            workers,
             in_flight: Mutex::default(),
             rolls: Mutex::new(seed),
         });

@@ -9,7 +9,7 @@
 //! is what the gateway does about it: 400 the request is at fault, 410 this worker does not serve the
 //! copy (any more), 503 it may later.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -20,13 +20,16 @@ use axum::routing::post;
 use axum::{Json, Router};
 use materializer_model::{CatalogId, Unit};
 use materializer_sinks::tantivy::search::{SearchRequest, SearchResponse};
+use rustls::crypto::ring;
 use ureq::Agent;
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use super::ReadError;
 use super::copies::{DocumentOf, ServedCopy};
 use super::http::{FaultBody, from_json};
 use super::routes::CopyAt;
 use super::server::Shared;
+use crate::access::{Access, Demands};
 use crate::metrics::Op;
 
 /// Returns the routes of a worker. A unit's text has slashes, so it takes four segments.
@@ -81,8 +84,11 @@ async fn search(State(shared): State<Arc<Shared>>, unit: UnitPath, body: Bytes) 
 /// Asks other workers. Blocks.
 #[derive(Debug)]
 pub(crate) struct Workers {
-    agent: Agent,
     catalog: CatalogId,
+    access: Arc<Access>,
+    answer_time: Duration,
+    /// What asks, and the demands whose authorities it verifies by.
+    agent: Mutex<Option<(Arc<Demands>, Agent)>>,
 }
 
 /// The longest answer of a worker that is taken.
@@ -90,18 +96,26 @@ const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 impl Workers {
     /// Makes an asker of a catalog's workers that waits at most `answer_time` for each answer.
-    pub(crate) fn new(catalog: CatalogId, answer_time: Duration) -> Self {
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_global(Some(answer_time))
-            .timeout_connect(Some(answer_time / 4))
-            .max_redirects(0)
-            // Workers are in our own network; what the environment says of proxies is not about them.
-            .proxy(None)
-            .build();
+    pub(crate) fn new(catalog: &CatalogId, access: &Arc<Access>, answer_time: Duration) -> Self {
         Self {
-            agent: config.into(),
-            catalog,
+            catalog: catalog.clone(),
+            access: Arc::clone(access),
+            answer_time,
+            agent: Mutex::default(),
+        }
+    }
+
+    /// Returns what asks, made anew where the files have changed since.
+    fn agent(&self) -> (Arc<Demands>, Agent) {
+        let demands = self.access.demands();
+        let mut held = self.agent.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*held {
+            Some((of, agent)) if Arc::ptr_eq(of, &demands) => (demands, agent.clone()),
+            _ => {
+                let agent = agent(&demands, self.answer_time);
+                *held = Some((Arc::clone(&demands), agent.clone()));
+                (demands, agent)
+            }
         }
     }
 
@@ -141,9 +155,33 @@ impl Workers {
         let unreachable = |fault: ureq::Error| {
             ReadError::Unavailable(format!("`{unit}` at `{address}`: {fault}"))
         };
+        let scheme = if address.contains("://") {
+            ""
+        } else {
+            "http://"
+        };
         let catalog = &self.catalog;
-        let url = format!("http://{address}/internal/v1/catalogs/{catalog}/units/{unit}/{what}");
-        let mut response = self.agent.post(&url).send(body).map_err(unreachable)?;
+        let url = format!("{scheme}{address}/internal/v1/catalogs/{catalog}/units/{unit}/{what}");
+        let (demands, agent) = self.agent();
+        if url.starts_with("https:") && demands.authorities().is_empty() {
+            return Err(ReadError::Unavailable(format!(
+                "`{unit}` at `{address}`: it speaks TLS, and nothing here can vouch for it: set `access.tls_ca`"
+            )));
+        }
+        let mut tokens = demands.shown();
+        let mut response = loop {
+            let request = agent.post(&url);
+            let request = match tokens.next() {
+                Some(token) => {
+                    request.header("authorization", format!("Bearer {}", token.expose()))
+                }
+                None => request,
+            };
+            let response = request.send(body).map_err(unreachable)?;
+            if response.status() != StatusCode::UNAUTHORIZED || tokens.len() == 0 {
+                break response;
+            }
+        };
         let status = response.status();
         let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX);
         let body = body.read_to_vec().map_err(unreachable)?;
@@ -158,8 +196,30 @@ impl Workers {
         Err(match status {
             StatusCode::BAD_REQUEST => ReadError::Invalid(why),
             StatusCode::GONE => ReadError::Gone(why),
+            // Another copy may be of a process with the settings of this one.
+            StatusCode::UNAUTHORIZED => ReadError::Unavailable(format!(
+                "{why}; the tokens of this process are not accepted there: all processes need one in common"
+            )),
             StatusCode::SERVICE_UNAVAILABLE => ReadError::Unavailable(why),
             _ => ReadError::Broken(why),
         })
     }
+}
+
+fn agent(demands: &Demands, answer_time: Duration) -> Agent {
+    let authorities = demands.authorities().iter();
+    let authorities = authorities.map(|der| Certificate::from_der(der).to_owned());
+    let tls = TlsConfig::builder()
+        .root_certs(RootCerts::Specific(Arc::new(authorities.collect())))
+        .unversioned_rustls_crypto_provider(Arc::new(ring::default_provider()));
+    let config = Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(answer_time))
+        .timeout_connect(Some(answer_time / 4))
+        .max_redirects(0)
+        .tls_config(tls.build())
+        // Workers are in our own network; what the environment says of proxies is not about them.
+        .proxy(None)
+        .build();
+    config.into()
 }

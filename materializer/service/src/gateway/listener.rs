@@ -1,9 +1,10 @@
 //! The connections of HTTP: so many at once, and none that waits for ever.
 //!
 //! A client that sends its request byte by byte, or does not read the answer, would keep its place. So a
-//! connection must have some of an answer taken within the idle time, or it ends.
+//! connection must have some of an answer taken within the idle time, or it ends. Handshakes go on beside
+//! each other, each within its own time: one that is slow keeps nobody waiting.
 
-use std::future::Future as _;
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -13,29 +14,75 @@ use std::time::Duration;
 
 use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep};
+use tracing::{debug, error};
 
 use super::Limits;
+use super::connection::Connection;
+use crate::access::Access;
 use crate::metrics::{ConnectionGuard, Metrics, Port};
 
 /// Accepts so many connections at once and no more; others wait in the system's queue.
 pub(super) struct BoundedListener {
+    door: Door,
+    handshakes: JoinSet<io::Result<(BoundedStream, SocketAddr)>>,
+}
+
+/// Where clients come in.
+struct Door {
     listener: TcpListener,
+    access: Arc<Access>,
     permits: Arc<Semaphore>,
-    idle_time: Duration,
+    limits: Limits,
     metrics: Arc<Metrics>,
 }
 
 impl BoundedListener {
     /// Bounds a listener's connections.
-    pub(super) fn new(listener: TcpListener, limits: &Limits, metrics: &Arc<Metrics>) -> Self {
-        Self {
+    pub(super) fn new(
+        listener: TcpListener,
+        access: &Arc<Access>,
+        limits: &Limits,
+        metrics: &Arc<Metrics>,
+    ) -> Self {
+        let door = Door {
             listener,
+            access: Arc::clone(access),
             permits: Arc::new(Semaphore::new(limits.connections)),
-            idle_time: limits.idle_time,
+            limits: *limits,
             metrics: Arc::clone(metrics),
+        };
+        Self {
+            door,
+            handshakes: JoinSet::new(),
+        }
+    }
+}
+
+impl Door {
+    /// Waits for a place and for a client to take it, and returns what is left to do for it. Cancel safe.
+    async fn next(
+        &mut self,
+    ) -> impl Future<Output = io::Result<(BoundedStream, SocketAddr)>> + use<> {
+        let permits = Arc::clone(&self.permits);
+        let permit = permits.acquire_owned().await.expect("never closed");
+        let (stream, peer) = Listener::accept(&mut self.listener).await;
+        let demands = self.access.demands();
+        let limits = self.limits;
+        let open = self.metrics.gateway.connected(Port::Http);
+        async move {
+            let stream = Connection::begin(stream, &demands, limits.answer_time).await?;
+            let stream = BoundedStream {
+                stream,
+                end: Box::pin(sleep(limits.idle_time)),
+                idle_time: limits.idle_time,
+                _permit: permit,
+                _open: open,
+            };
+            Ok((stream, peer))
         }
     }
 }
@@ -45,29 +92,33 @@ impl Listener for BoundedListener {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (BoundedStream, SocketAddr) {
-        let permits = Arc::clone(&self.permits);
-        let permit = permits.acquire_owned().await.expect("never closed");
-        let (stream, peer) = Listener::accept(&mut self.listener).await;
-        // Without it small answers wait for the client's acknowledgements; they are right all the same.
-        stream.set_nodelay(true).ok();
-        let stream = BoundedStream {
-            stream,
-            end: Box::pin(sleep(self.idle_time)),
-            idle_time: self.idle_time,
-            _permit: permit,
-            _open: self.metrics.gateway.connected(Port::Http),
-        };
-        (stream, peer)
+        loop {
+            let begun = tokio::select! {
+                begun = self.handshakes.join_next(), if !self.handshakes.is_empty() => begun,
+                handshake = self.door.next() => {
+                    self.handshakes.spawn(handshake);
+                    continue;
+                }
+            };
+            match begun {
+                Some(Ok(Ok(connection))) => return connection,
+                Some(Ok(Err(fault))) => {
+                    debug!(%fault, "a client has left before its first request")
+                }
+                Some(Err(fault)) => error!(%fault, "a handshake ended"),
+                None => {}
+            }
+        }
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+        self.door.listener.local_addr()
     }
 }
 
 /// A connection that gives its place back when it closes.
 pub(super) struct BoundedStream {
-    stream: TcpStream,
+    stream: Connection,
     /// When it ends; put off by whatever is written.
     end: Pin<Box<Sleep>>,
     idle_time: Duration,

@@ -11,6 +11,7 @@
 //! The same server carries what every role needs (`/livez`, `/readyz`, `/metrics`) and what a worker
 //! serves to gateways (`/internal/v1`): a process hands in the [`Parts`] that it has.
 
+mod connection;
 mod copies;
 mod crew;
 mod documents;
@@ -19,6 +20,7 @@ pub(crate) mod fixtures;
 mod http;
 mod internal;
 mod listener;
+mod login;
 mod probes;
 mod redis_protocol;
 mod rounds;
@@ -66,7 +68,8 @@ pub struct Limits {
     pub queue_requests: usize,
     /// How many threads ask copies; as many again answer what other processes ask of ours.
     pub copy_threads: usize,
-    /// How long a request may take, waiting included; also how long a Redis command may take to arrive.
+    /// How long a request may take, waiting included; also how long a Redis command may take to arrive,
+    /// and a handshake or a login to be done.
     pub answer_time: Duration,
     /// How long an HTTP connection may go without an answer before it is closed.
     pub idle_time: Duration,
@@ -74,6 +77,23 @@ pub struct Limits {
     pub epoch_wait: Duration,
     /// How long requests that are under way may go on after the stop.
     pub drain_time: Duration,
+}
+
+/// The most words of a command from a client that has not logged in, as with Redis.
+const LOGIN_WORDS_MAX: usize = 10;
+/// The most bytes of such a command.
+const LOGIN_BYTES_MAX: usize = 4096;
+
+impl Limits {
+    /// Returns what a client may send before it has logged in.
+    fn before_login(self) -> Self {
+        Self {
+            key_bytes: self.key_bytes.min(LOGIN_BYTES_MAX),
+            request_bytes: self.request_bytes.min(LOGIN_BYTES_MAX),
+            request_arguments: self.request_arguments.min(LOGIN_WORDS_MAX),
+            ..self
+        }
+    }
 }
 
 impl Default for Limits {

@@ -14,6 +14,9 @@ use axum::routing::get;
 
 use super::server::Shared;
 
+/// What is answered without a token.
+pub(super) const OPEN: [&str; 2] = ["/livez", "/readyz"];
+
 /// Returns the routes of the probes.
 pub(super) fn router() -> Router<Arc<Shared>> {
     Router::new()

@@ -21,12 +21,14 @@ use tokio::time::timeout;
 
 use super::copies::{Copies, LocalCopies};
 use super::http::FaultBody;
+use super::internal::Workers;
 use super::listener::BoundedListener;
 use super::rounds::RowReader;
 use super::routes::RoutesReceiver;
 use super::rows::Rows;
 use super::{Limits, ReadError};
-use super::{documents, internal, probes, redis_protocol, search, status};
+use super::{documents, internal, login, probes, redis_protocol, search, status};
+use crate::access::Access;
 use crate::metrics::{Metrics, Op, Outcome, ScrapeSource};
 
 /// Where a process answers.
@@ -45,6 +47,8 @@ pub struct Settings {
 pub struct Parts {
     /// The catalog of the installation.
     pub catalog: CatalogId,
+    /// What is demanded of clients, and shown to other processes.
+    pub access: Arc<Access>,
     /// Where readers are sent; kept up to date by whoever folds the catalog.
     pub routes: RoutesReceiver,
     /// Readers of Redis rows by the name of their connection, one for each thread.
@@ -83,6 +87,7 @@ pub trait Process: ScrapeSource {
 /// What the handlers share.
 pub(super) struct Shared {
     pub(super) catalog: CatalogId,
+    pub(super) access: Arc<Access>,
     pub(super) routes: RoutesReceiver,
     pub(super) rows: Rows,
     pub(super) copies: Copies,
@@ -95,11 +100,13 @@ pub(super) struct Shared {
 
 impl Shared {
     fn start(parts: Parts, limits: Limits) -> io::Result<Self> {
+        let workers = Workers::new(&parts.catalog, &parts.access, limits.answer_time);
         Ok(Self {
             routes: parts.routes,
             rows: Rows::start(parts.rows, limits)?,
-            copies: Copies::start(&parts.copies, parts.catalog.clone(), limits, parts.seed)?,
+            copies: Copies::start(&parts.copies, workers, limits, parts.seed)?,
             catalog: parts.catalog,
+            access: parts.access,
             local: parts.copies,
             process: parts.process,
             metrics: parts.metrics,
@@ -250,7 +257,7 @@ async fn serve_http(
     mut stop: Stop,
 ) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
-    let listener = BoundedListener::new(listener, &shared.limits, &shared.metrics);
+    let listener = BoundedListener::new(listener, &shared.access, &shared.limits, &shared.metrics);
     let mut router = Router::new()
         .merge(internal::router())
         .merge(probes::router())
@@ -265,6 +272,10 @@ async fn serve_http(
         .layer(axum::middleware::from_fn_with_state(
             Arc::clone(shared),
             bounded,
+        ))
+        .layer(axum::middleware::from_fn_with_state(
+            Arc::clone(shared),
+            login::demand_token,
         ))
         .with_state(Arc::clone(shared));
     axum::serve(listener, router)

@@ -104,6 +104,7 @@ pub struct GatewayMetrics {
     requests: IntCounterVec,
     seconds: HistogramVec,
     connections: IntGaugeVec,
+    refused: IntCounterVec,
 }
 
 impl GatewayMetrics {
@@ -117,6 +118,10 @@ impl GatewayMetrics {
             "Time from a request's arrival to its answer; commands of one pipeline share theirs.",
         );
         let connections = Opts::new("gateway_connections", "Connections that are open now.");
+        let refused = Opts::new(
+            "gateway_refused_total",
+            "Requests and commands that were refused for want of the token.",
+        );
         let metrics = Self {
             requests: registered(registry, IntCounterVec::new(requests, &["op", "outcome"]))?,
             seconds: registered(
@@ -124,6 +129,7 @@ impl GatewayMetrics {
                 HistogramVec::new(seconds.buckets(SECONDS.to_vec()), &["op"]),
             )?,
             connections: registered(registry, IntGaugeVec::new(connections, &["kind"]))?,
+            refused: registered(registry, IntCounterVec::new(refused, &["kind"]))?,
         };
         // A series that appears with its first increase hides that increase from `rate`.
         for op in Op::ALL {
@@ -132,10 +138,9 @@ impl GatewayMetrics {
             }
         }
         for port in Port::ALL {
-            metrics
-                .connections
-                .with_label_values(&[port.as_str()])
-                .set(0);
+            let labels = [port.as_str()];
+            metrics.connections.with_label_values(&labels).set(0);
+            metrics.refused.with_label_values(&labels).inc_by(0);
         }
         Ok(metrics)
     }
@@ -150,6 +155,11 @@ impl GatewayMetrics {
         self.counter(op, outcome).inc();
         let seconds = self.seconds.with_label_values(&[op.as_str()]);
         seconds.observe(elapsed.as_secs_f64());
+    }
+
+    /// Counts a request of a client that has not shown the token.
+    pub fn refused(&self, port: Port) {
+        self.refused.with_label_values(&[port.as_str()]).inc();
     }
 
     /// Counts a connection as open until the guard's drop.

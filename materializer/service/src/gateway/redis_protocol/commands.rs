@@ -16,6 +16,13 @@ pub(super) enum Name {
     Select,
 }
 
+impl Name {
+    /// Says whether the command is answered before the login.
+    pub(super) fn is_open(self) -> bool {
+        matches!(self, Self::Auth | Self::Hello | Self::Quit)
+    }
+}
+
 /// A command that reads rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reading {

@@ -39,9 +39,8 @@ pub(super) enum ProtocolError {
 const LINE_BYTES_MAX: usize = 16 * 1024;
 
 /// Takes bytes as they arrive and gives requests as they are complete.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Decoder {
-    limits: Limits,
     buffer: Vec<u8>,
     /// How much of the buffer has been used up.
     at: usize,
@@ -61,16 +60,6 @@ struct OpenArray {
 }
 
 impl Decoder {
-    pub(super) fn new(limits: Limits) -> Self {
-        Self {
-            limits,
-            buffer: Vec::new(),
-            at: 0,
-            scanned: 0,
-            open: None,
-        }
-    }
-
     /// Takes bytes in. To be called only when [`Decoder::next`] has nothing left to give: then the
     /// buffer never holds more than one unfinished element and what is fed.
     pub(super) fn feed(&mut self, bytes: &[u8]) {
@@ -85,14 +74,14 @@ impl Decoder {
         self.open.is_none() && self.at == self.buffer.len()
     }
 
-    /// Returns the next complete request, `None` if more bytes are needed.
+    /// Returns the next complete request within limits, `None` if more bytes are needed.
     ///
     /// # Errors
     /// [`ProtocolError`]; what follows in the stream means nothing then.
-    pub(super) fn next(&mut self) -> Result<Option<Request>, ProtocolError> {
+    pub(super) fn next(&mut self, limits: &Limits) -> Result<Option<Request>, ProtocolError> {
         loop {
             if self.open.is_some() {
-                return self.continue_array();
+                return self.continue_array(limits);
             }
             let Some(line) = self.line()? else {
                 return Ok(None);
@@ -103,7 +92,7 @@ impl Decoder {
                 let Ok(length @ 1..) = usize::try_from(length) else {
                     continue;
                 };
-                if length > self.limits.request_arguments {
+                if length > limits.request_arguments {
                     return Err(ProtocolError::ArrayLength);
                 }
                 self.open = Some(OpenArray {
@@ -127,12 +116,12 @@ impl Decoder {
         }
     }
 
-    fn continue_array(&mut self) -> Result<Option<Request>, ProtocolError> {
+    fn continue_array(&mut self, limits: &Limits) -> Result<Option<Request>, ProtocolError> {
         while let Some(mut open) = self.open.take() {
             if open.missing == 0 {
                 return Ok(Some(open.arguments));
             }
-            let progressed = self.element(&mut open);
+            let progressed = self.element(&mut open, limits);
             self.open = Some(open);
             if !progressed? {
                 return Ok(None);
@@ -142,7 +131,7 @@ impl Decoder {
     }
 
     /// Takes one head or one body of a bulk string; says whether enough had arrived.
-    fn element(&mut self, open: &mut OpenArray) -> Result<bool, ProtocolError> {
+    fn element(&mut self, open: &mut OpenArray, limits: &Limits) -> Result<bool, ProtocolError> {
         let Some(length) = open.bulk else {
             let Some(line) = self.line()? else {
                 return Ok(false);
@@ -153,10 +142,10 @@ impl Decoder {
             }
             let length = number(digits)
                 .and_then(|length| usize::try_from(length).ok())
-                .filter(|length| *length <= self.limits.key_bytes)
+                .filter(|length| *length <= limits.key_bytes)
                 .ok_or(ProtocolError::BulkLength)?;
             open.bytes += length;
-            if open.bytes > self.limits.request_bytes {
+            if open.bytes > limits.request_bytes {
                 return Err(ProtocolError::RequestTooLarge);
             }
             open.bulk = Some(length);
@@ -228,12 +217,12 @@ mod tests {
     fn decode<'a>(
         pieces: impl IntoIterator<Item = &'a [u8]>,
     ) -> (Vec<Request>, Option<ProtocolError>) {
-        let mut decoder = Decoder::new(limits());
+        let mut decoder = Decoder::default();
         let mut requests = Vec::new();
         for piece in pieces {
             decoder.feed(piece);
             loop {
-                match decoder.next() {
+                match decoder.next(&limits()) {
                     Ok(Some(request)) => requests.push(request),
                     Ok(None) => break,
                     Err(fault) => return (requests, Some(fault)),

@@ -28,6 +28,7 @@ use self::plan::{Plan, plan};
 use self::reply::{Protocol, Reply};
 use self::session::Session;
 use super::ReadError;
+use super::connection::Connection;
 use super::rounds::Held;
 use super::rows::{Answers, Part};
 use super::server::{Shared, Stop};
@@ -39,7 +40,7 @@ pub(super) async fn serve(mut listener: TcpListener, shared: &Arc<Shared>, mut s
     let mut accepted = 0;
     let mut connections = JoinSet::new();
     loop {
-        let (mut stream, _peer) = tokio::select! {
+        let (stream, _peer) = tokio::select! {
             stream = Listener::accept(&mut listener) => stream,
             () = stop.told() => break,
             Some(_ended) = connections.join_next() => continue,
@@ -52,12 +53,12 @@ pub(super) async fn serve(mut listener: TcpListener, shared: &Arc<Shared>, mut s
             continue;
         };
         accepted += 1;
-        let session = Session::new(accepted);
+        let session = Session::new(accepted, shared.access.demands());
         let (shared, stop) = (Arc::clone(shared), stop.clone());
         connections.spawn(async move {
             let _permit = permit;
             // A connection that broke off has nobody left to be told.
-            converse(&mut stream, session, &shared, stop).await.ok();
+            converse(stream, session, &shared, stop).await.ok();
         });
     }
     drop(listener);
@@ -66,16 +67,18 @@ pub(super) async fn serve(mut listener: TcpListener, shared: &Arc<Shared>, mut s
 
 /// Answers a client until it leaves, breaks the protocol, or the stop.
 async fn converse(
-    stream: &mut TcpStream,
+    stream: TcpStream,
     mut session: Session,
     shared: &Shared,
     mut stop: Stop,
 ) -> io::Result<()> {
     let _open = shared.metrics.gateway.connected(Port::Redis);
-    stream.set_nodelay(true)?;
-    let mut decoder = Decoder::new(shared.limits);
-    let mut arrived = vec![0; 16 * 1024];
     let mut begun = shared.clock.monotonic();
+    let login_end = begun.plus(shared.limits.answer_time);
+    let mut stream =
+        Connection::begin(stream, session.demands(), shared.limits.answer_time).await?;
+    let mut decoder = Decoder::default();
+    let mut arrived = vec![0; 16 * 1024];
     loop {
         let (mut plans, next) = plan_arrived(&mut decoder, &mut session, shared);
         while !plans.is_empty() {
@@ -89,13 +92,18 @@ async fn converse(
             Next::Plan => continue,
             Next::Read => {}
         }
-        // Idle clients stay, as with Redis; one whose command does not arrive whole would be kept for ever.
+        // Idle clients stay, as with Redis; one whose command does not arrive whole, or that does not log
+        // in, would be kept for ever.
         let is_idle = decoder.is_idle();
-        let waited = shared.clock.monotonic().since(begun);
-        let left = shared.limits.answer_time.saturating_sub(waited);
+        let end = if session.is_admitted() {
+            begun.plus(shared.limits.answer_time)
+        } else {
+            login_end
+        };
+        let left = end.since(shared.clock.monotonic());
         let read = tokio::select! {
             read = stream.read(&mut arrived) => read?,
-            () = sleep(left), if !is_idle => return Ok(()),
+            () = sleep(left), if !(is_idle && session.is_admitted()) => return Ok(()),
             () = stop.told() => return Ok(()),
         };
         if read == 0 {
@@ -131,10 +139,15 @@ fn plan_arrived(
     let mut plans = VecDeque::new();
     let mut words = 0;
     while plans.len() < shared.limits.pipeline_commands && words < shared.limits.request_arguments {
-        match decoder.next() {
+        // Asked each time: the command before may have been the login.
+        let limits = session.limits(shared.limits);
+        match decoder.next(&limits) {
             Ok(Some(request)) => {
                 words += request.len();
-                let plan = plan(request, session, routes.as_deref(), &shared.limits);
+                let plan = plan(request, session, routes.as_deref(), &limits);
+                if !session.is_admitted() {
+                    shared.metrics.gateway.refused(Port::Redis);
+                }
                 let closes = matches!(plan, Plan::Close(_));
                 // `HELLO` answers in the protocol that it chooses.
                 plans.push_back((plan, session.protocol()));

@@ -46,7 +46,11 @@ pub(super) fn plan(
     let mut words = request.into_iter();
     let word = words.next().unwrap_or_default().to_ascii_lowercase();
     let arguments: Vec<Vec<u8>> = words.collect();
-    let Some(command) = COMMANDS.iter().find(|c| c.word.as_bytes() == word) else {
+    let command = COMMANDS.iter().find(|c| c.word.as_bytes() == word);
+    if !session.is_admitted() && !command.is_some_and(|command| command.name.is_open()) {
+        return Plan::Now(Reply::Error("NOAUTH Authentication required.".into()));
+    }
+    let Some(command) = command else {
         return Plan::Now(refusal(&word));
     };
     let count = i64::try_from(arguments.len()).unwrap_or(i64::MAX - 1) + 1;
@@ -58,7 +62,7 @@ pub(super) fn plan(
     }
     let first = || arguments.first().cloned().unwrap_or_default();
     let reply = match command.name {
-        Name::Auth => session::authenticate(&arguments),
+        Name::Auth => session.authenticate(&arguments),
         Name::Client => session.client(&arguments),
         Name::Command => session::describe(&arguments),
         Name::Echo => Reply::Bulk(first()),
@@ -76,6 +80,9 @@ pub(super) fn plan(
             None => Reply::Error("LOADING the gateway has not read the catalog yet".into()),
         },
     };
+    if session.has_failed() {
+        return Plan::Close(reply);
+    }
     Plan::Now(reply)
 }
 
@@ -175,6 +182,7 @@ mod tests {
     use super::super::super::routes::Route;
     use super::super::reply::Protocol;
     use super::*;
+    use crate::config::AccessSection;
 
     fn routes() -> Routes {
         let route = |version: &str, literal: &str, shape| {
@@ -193,9 +201,14 @@ mod tests {
         ])
     }
 
+    fn session() -> Session {
+        let nothing = AccessSection::default().read().unwrap();
+        Session::new(5, Arc::new(nothing))
+    }
+
     fn planned(line: &str) -> Plan {
         let request = line.split(' ').map(|word| word.as_bytes().to_vec());
-        let mut session = Session::new(5);
+        let mut session = session();
         let limits = Limits {
             keys: 4,
             ..Limits::default()
@@ -272,7 +285,7 @@ mod tests {
             "MGET product:1 price:2 product:3 price:4 product:5",
             "-ERR more than 4 keys",
         );
-        let mut session = Session::new(5);
+        let mut session = session();
         let request = vec![b"GET".to_vec(), b"product:1".to_vec()];
         let before = plan(request, &mut session, None, &Limits::default());
         let Plan::Now(Reply::Error(why)) = before else {

@@ -1,16 +1,27 @@
 //! What clients ask of a connection and of the server, before and beside rows.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
+use super::super::Limits;
 use super::super::routes::Routes;
 use super::commands::{COMMANDS, Command, Name};
 use super::reply::{Protocol, Reply};
+use crate::access::Demands;
 
 /// The release of Redis whose protocol and errors the gateway follows.
 const REDIS_VERSION: &str = "7.0.0";
 
 /// The longest name of a connection: it is kept for as long as the connection.
 const NAME_BYTES_MAX: usize = 256;
+
+/// Redis' own words.
+const HELLO_WITHOUT_LOGIN: &str = "NOAUTH HELLO must be called with the client already authenticated, \
+    otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and select \
+    the RESP protocol version at the same time";
+
+/// After so many wrong tokens a connection ends.
+const LOGIN_FAULTS_MAX: u32 = 5;
 
 /// What the gateway knows of a connection.
 #[derive(Debug)]
@@ -20,16 +31,73 @@ pub(super) struct Session {
     name: Vec<u8>,
     /// What `HELLO` agreed upon.
     protocol: Protocol,
+    /// What was demanded when it was accepted: who has logged in stays.
+    demands: Arc<Demands>,
+    admitted: bool,
+    login_faults: u32,
 }
 
 impl Session {
     /// Begins the connection of that number.
-    pub(super) fn new(id: i64) -> Self {
+    pub(super) fn new(id: i64, demands: Arc<Demands>) -> Self {
         Self {
             id,
             name: Vec::new(),
             protocol: Protocol::default(),
+            admitted: !demands.token(),
+            demands,
+            login_faults: 0,
         }
+    }
+
+    /// Returns what is demanded of the client.
+    pub(super) fn demands(&self) -> &Demands {
+        &self.demands
+    }
+
+    /// Says whether the client has logged in, or need not.
+    pub(super) fn is_admitted(&self) -> bool {
+        self.admitted
+    }
+
+    /// Says whether the client has shown so many wrong tokens that it is closed on.
+    pub(super) fn has_failed(&self) -> bool {
+        self.login_faults >= LOGIN_FAULTS_MAX
+    }
+
+    /// Returns what the client may send.
+    pub(super) fn limits(&self, limits: Limits) -> Limits {
+        if self.admitted {
+            limits
+        } else {
+            limits.before_login()
+        }
+    }
+
+    /// Answers `AUTH [user] token`. Where no token is demanded any is taken, as by a Redis whose default user
+    /// has `nopass`: a client keeps its password when its host and port change.
+    pub(super) fn authenticate(&mut self, arguments: &[Vec<u8>]) -> Reply {
+        let login = match arguments {
+            [token] => self.log_in(None, token),
+            [user, token] => self.log_in(Some(user), token),
+            _ => return Reply::Error("ERR syntax error".into()),
+        };
+        match login {
+            Ok(()) => Reply::Simple("OK"),
+            Err(refused) => refused,
+        }
+    }
+
+    /// Takes a login, and returns the reply to one that is wrong. There is one user, Redis' default one.
+    fn log_in(&mut self, user: Option<&[u8]>, token: &[u8]) -> Result<(), Reply> {
+        let known = user.is_none_or(|user| user == b"default");
+        if self.demands.token() && !(self.demands.accepts(token) && known) {
+            self.login_faults += 1;
+            let refused = "WRONGPASS invalid username-password pair or user is disabled.";
+            return Err(Reply::Error(refused.into()));
+        }
+        self.admitted = true;
+        Ok(())
     }
 
     /// Returns how the next reply is written.
@@ -69,12 +137,15 @@ impl Session {
             Some(b"3") => Protocol::Three,
             Some(_) => return Reply::Error("NOPROTO unsupported protocol version".into()),
         };
-        let mut name = None;
+        let (mut name, mut login) = (None, None);
         let mut options = arguments.get(1..).unwrap_or_default();
         loop {
             options = match options {
                 [] => break,
-                [word, _user, _password, rest @ ..] if word.eq_ignore_ascii_case(b"auth") => rest,
+                [word, user, token, rest @ ..] if word.eq_ignore_ascii_case(b"auth") => {
+                    login = Some((user, token));
+                    rest
+                }
                 [word, called, rest @ ..]
                     if word.eq_ignore_ascii_case(b"setname") && called.len() <= NAME_BYTES_MAX =>
                 {
@@ -86,6 +157,14 @@ impl Session {
                     return Reply::Error(format!("ERR syntax error in HELLO option `{word}`"));
                 }
             };
+        }
+        if let Some((user, token)) = login
+            && let Err(refused) = self.log_in(Some(user), token)
+        {
+            return refused;
+        }
+        if !self.admitted {
+            return Reply::Error(HELLO_WITHOUT_LOGIN.into());
         }
         self.protocol = protocol;
         if let Some(name) = name {
@@ -106,15 +185,6 @@ impl Session {
         ];
         let facts = facts.map(|(name, fact)| (Reply::text(name), fact));
         Reply::Map(facts.into())
-    }
-}
-
-/// Answers `AUTH`. The gateway has no users and answers whoever reaches it, as a Redis whose default
-/// user has `nopass`: a client keeps its password when its host and port change.
-pub(super) fn authenticate(arguments: &[Vec<u8>]) -> Reply {
-    match arguments {
-        [_password] | [_, _password] => Reply::Simple("OK"),
-        _ => Reply::Error("ERR syntax error".into()),
     }
 }
 

@@ -28,7 +28,7 @@ pub(super) fn post(bed: &Bed, path: &str, body: &[u8]) -> Response<ureq::Body> {
     agent().post(url).send(body).unwrap()
 }
 
-fn header<'a>(response: &'a Response<ureq::Body>, name: &str) -> Option<&'a str> {
+pub(super) fn header<'a>(response: &'a Response<ureq::Body>, name: &str) -> Option<&'a str> {
     response
         .headers()
         .get(name)
@@ -172,7 +172,7 @@ fn told(body: &Value) -> (&str, &str) {
     )
 }
 
-fn serve(bed: &Bed, unit: &str, name: &'static str, fault: Option<ReadError>) {
+pub(super) fn serve(bed: &Bed, unit: &str, name: &'static str, fault: Option<ReadError>) {
     let copy = Arc::new(Telling { name, fault });
     bed.copies.serve(unit.parse().unwrap(), copy);
 }

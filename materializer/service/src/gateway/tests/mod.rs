@@ -1,5 +1,6 @@
 //! The gateway as its clients see it, over real sockets, with rows and copies in memory behind it.
 
+mod access;
 mod bounds;
 mod http;
 mod redis;
@@ -12,12 +13,14 @@ use std::sync::{Arc, Mutex};
 use materializer_migrations::status::Status;
 use materializer_model::definition::RedisShape;
 use materializer_model::ports::{AliasPointer, SinkError};
-use materializer_model::{CatalogId, Offset, VersionId, VersionNumber, ViewName};
+use materializer_model::{CatalogId, Monotonic, Offset, VersionId, VersionNumber, ViewName};
 use materializer_sinks::redis::{Answer, Read, ReadRequest, Reply};
 use tokio::sync::watch;
 
 use super::*;
+use crate::access::Access;
 use crate::clock::SystemClock;
+use crate::config::AccessSection;
 use crate::metrics::{Gauges, Metrics, ScrapeSource};
 
 /// A Redis in memory: the alias of each view, and the rows of each version.
@@ -127,6 +130,7 @@ impl Process for Silent {
 /// Everything that a test moves while a gateway serves.
 struct Bed {
     store: Store,
+    access: Arc<Access>,
     copies: Arc<LocalCopies>,
     routes: watch::Sender<Option<Arc<Routes>>>,
     metrics: Arc<Metrics>,
@@ -136,7 +140,12 @@ struct Bed {
 impl Bed {
     /// Starts a gateway that knows no routes yet.
     fn start(limits: Limits) -> Self {
-        Self::start_reading(limits, 2, |store| Box::new(store))
+        Self::start_demanding(AccessSection::default(), limits)
+    }
+
+    /// Starts a gateway that demands something of its clients.
+    fn start_demanding(access: AccessSection, limits: Limits) -> Self {
+        Self::start_with(access, limits, 2, |store| Box::new(store))
     }
 
     /// Starts a gateway with so many readers of rows.
@@ -145,6 +154,16 @@ impl Bed {
         readers: usize,
         reader: impl Fn(Store) -> Box<dyn RowReader>,
     ) -> Self {
+        Self::start_with(AccessSection::default(), limits, readers, reader)
+    }
+
+    fn start_with(
+        access: AccessSection,
+        limits: Limits,
+        readers: usize,
+        reader: impl Fn(Store) -> Box<dyn RowReader>,
+    ) -> Self {
+        let access = Arc::new(Access::open(access).unwrap());
         let store = Store::default();
         let metrics = Arc::new(Metrics::new().unwrap());
         let copies = Arc::new(LocalCopies::default());
@@ -158,6 +177,7 @@ impl Bed {
         };
         let parts = Parts {
             catalog: CatalogId::new("ours"),
+            access: Arc::clone(&access),
             routes: receiver,
             rows: BTreeMap::from([("cache".to_owned(), readers)]),
             copies: Arc::clone(&copies),
@@ -168,6 +188,7 @@ impl Bed {
         };
         Self {
             store,
+            access,
             copies,
             routes,
             metrics,
@@ -207,8 +228,8 @@ fn redis_route(version: &str, epoch: u64, literal: &str, shape: RedisShape) -> R
 }
 
 /// Returns a route to copies that are up to date: of each its unit and its worker's address.
-fn tantivy_route(version: &str, epoch: u64, copies: &[(&str, SocketAddr)]) -> Route {
-    let copy = |(unit, address): &(&str, SocketAddr)| CopyAt {
+fn tantivy_route<At: ToString>(version: &str, epoch: u64, copies: &[(&str, At)]) -> Route {
+    let copy = |(unit, address): &(&str, At)| CopyAt {
         unit: unit.parse().unwrap(),
         address: address.to_string(),
     };

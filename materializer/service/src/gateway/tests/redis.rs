@@ -7,7 +7,7 @@ use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use ::redis::{Commands as _, Connection, ErrorKind};
-use materializer_model::{Clock as _, Monotonic};
+use materializer_model::Clock as _;
 
 use super::*;
 
