@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """A second opinion on the sinks: another Kafka client, another language, no line shared with the worker.
 
-    oracle.py create  --brokers B --topic T [--partitions N]
-    oracle.py produce --brokers B --topic T --events N --keys K [--seed S] [--rate R] [--while-open]
+    oracle.py create  --brokers B --topic T [--partitions N] [--replicas N] [--config NAME=VALUE]…
+    oracle.py produce --brokers B --topic T --events N --keys K [--seed S] [--first REV] [--rate R] [--while-open]
     oracle.py check   --brokers B --topic T --redis URL --view products --version 2 --fields title,price,brand
                       [--http URL --search product-search --search-fields title,brand,price]
 
@@ -52,7 +52,8 @@ def product(rng, rev):
 
 def create(args):
     admin = KafkaAdminClient(bootstrap_servers=args.brokers)
-    admin.create_topics([NewTopic(args.topic, num_partitions=args.partitions, replication_factor=1)])
+    settings = dict(setting.split("=", 1) for setting in args.config)
+    admin.create_topics([NewTopic(args.topic, args.partitions, args.replicas, topic_configs=settings)])
     admin.close()
 
 
@@ -81,7 +82,7 @@ def produce(args):
         elif dice < 0.12:
             value = json.dumps({"kind": "stock", "left": rng.randrange(100)}).encode()
         else:
-            value = json.dumps(product(rng, n)).encode()
+            value = json.dumps(product(rng, args.first + n)).encode()
         producer.send(args.topic, key=key.encode(), value=value)
         if args.rate:
             ahead = n / args.rate - (time.monotonic() - began)
@@ -230,9 +231,12 @@ def main():
         verb.add_argument("--brokers", required=True)
         verb.add_argument("--topic", default="shop.products")
     creating.add_argument("--partitions", type=int, default=6)
+    creating.add_argument("--replicas", type=int, default=1)
+    creating.add_argument("--config", action="append", default=[], help="NAME=VALUE, as min.insync.replicas=2")
     making.add_argument("--events", type=int, required=True)
     making.add_argument("--keys", type=int, default=100_000)
     making.add_argument("--seed", type=int, default=1)
+    making.add_argument("--first", type=int, default=0, help="the revision of the first event")
     making.add_argument("--rate", type=float, help="events a second; as fast as it goes by default")
     making.add_argument("--while-open", action="store_true", help="end when standard input is closed")
     checking.add_argument("--redis", required=True)

@@ -1,4 +1,4 @@
-//! What the live tests share: how they find the services, and names that no other test uses.
+//! What the live tests share: how they find the services, and one suite that every control log keeps.
 
 pub mod control_suite;
 pub mod services;

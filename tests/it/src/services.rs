@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process;
-use std::sync::atomic::{AtomicU32, Ordering};
 
+use chaos::installation::Installation;
 use materializer_kafka::{Cluster, KafkaSettings};
 
 /// The running services: what `target/services/env` says.
@@ -53,12 +52,11 @@ impl Services {
         KafkaSettings::new(self.get(listener), properties.collect(), Cluster::Dev)
             .expect("properties that may be set")
     }
-}
 
-/// Returns a name that no other test and no other run uses: lower-case letters, digits and dashes.
-#[must_use]
-pub fn unique(name: &str) -> String {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let started = process::id();
-    format!("{name}-{started}-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+    /// Writes the settings of an installation on these services; nothing runs yet.
+    #[must_use]
+    pub fn installation(&self, name: &str) -> Installation {
+        let (brokers, redis) = (self.get("KAFKA_BROKERS"), self.get("REDIS_URL"));
+        Installation::new(brokers, redis, name, "")
+    }
 }

@@ -5,8 +5,8 @@ use it::services::Services;
 use rdkafka::producer::{BaseRecord, Producer as _};
 use serde_json::Value;
 
-use crate::installation::{Installation, wait_until};
 use crate::kafka_scene::{LIMIT, Scene};
+use chaos::installation::{Installation, wait_until};
 
 /// A topic of its own and an installation that reads it.
 struct Day {
@@ -20,7 +20,7 @@ impl Day {
         let services = Services::find();
         let scene = Scene::new(name, 1, &[("cleanup.policy", "compact")]);
         let day = Self {
-            installation: Installation::new(&services, name),
+            installation: services.installation(name),
             services,
             scene,
         };
@@ -37,8 +37,7 @@ impl Day {
     }
 
     fn start(&mut self) {
-        self.installation.start();
-        self.installation.wait_until_ready();
+        self.installation.run.start_ready();
     }
 
     /// Writes a definition whose rows are at `<installation>-<prefix>:<key>` for readers.
@@ -54,7 +53,7 @@ impl Day {
     }
 
     fn get(&self, key: &str) -> Option<String> {
-        let url = format!("redis://127.0.0.1:{}", self.installation.redis);
+        let url = format!("redis://127.0.0.1:{}", self.installation.run.redis);
         let mut gateway = redis::Client::open(url).expect("an address");
         redis::cmd("GET")
             .arg(key)
@@ -124,15 +123,15 @@ fn no_catalog_is_begun_where_redis_knows_of_another() {
     let name = day.installation.name.clone();
     let mut redis = redis::Client::open(day.services.get("REDIS_URL")).expect("an address");
     let mark = r#"{"catalog":"the-one-before","sink":"s"}"#;
-    let (key, log) = (format!("{name}::mark"), day.installation.log());
+    let key = format!("{name}::mark");
     redis::cmd("SET")
         .arg(&key)
         .arg(mark)
         .exec(&mut redis)
         .expect("set");
-    day.installation.start();
-    assert_eq!(day.installation.wait_for_end().code(), Some(1));
-    let said = std::fs::read_to_string(log).expect("a log");
+    day.installation.run.start();
+    assert_eq!(day.installation.run.wait_for_end().code(), Some(1));
+    let said = day.installation.run.logged();
     for word in ["the-one-before", "`cache`", "choose another `installation`"] {
         assert!(said.contains(word), "{word}: {said}");
     }
@@ -241,7 +240,7 @@ fn told_to_end_in_the_middle_it_ends_in_order_and_goes_on_later() {
     let file = day.define("products", "p");
     day.start();
     day.installation.done(&["apply", &file]);
-    let ended = day.installation.end();
+    let ended = day.installation.run.end();
     assert_eq!(ended.code(), Some(0), "after SIGTERM");
     day.start();
     day.installation

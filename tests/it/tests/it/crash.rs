@@ -5,18 +5,15 @@
 //! `MATERIALIZER_CRASH_EVENTS` begins with a longer log (2000000 for the run by hand), and
 //! `MATERIALIZER_CRASH_SEED` chooses other moments.
 
-mod oracle;
-mod readers;
-
 use std::thread;
 use std::time::Duration;
 
 use it::services::Services;
 use serde_json::Value;
 
-use crate::installation::{Installation, wait_until};
-use oracle::{Oracle, Producer};
-use readers::Readers;
+use chaos::installation::{Installation, wait_until};
+use chaos::oracle::{Oracle, Producer};
+use chaos::readers::Readers;
 
 const VIEWS: [&str; 2] = ["products", "product-search"];
 const KEYS: u32 = 2_000;
@@ -50,8 +47,9 @@ impl Moments {
     }
 }
 
-const V1: &str = "title: event.title, price: event.price";
-const V2: &str = "title: event.title, price: event.price, brand: event.brand.name";
+const V1: &str = "title: event.title, price: event.price, rev: event.rev";
+const V2: &str = "title: event.title, price: event.price, brand: event.brand.name, \
+    rev: event.rev";
 const SEARCHED: &str = "title: {value: event.title, type: text, language: english}, \
     brand: {value: event.brand.name, type: string, facet: true, missing: ''}, \
     price: {value: event.price, type: f64, sort: true}";
@@ -78,11 +76,13 @@ struct Scene {
 impl Scene {
     /// Begins with a log and without a process.
     fn begin(services: &Services) -> Self {
-        let installation = Installation::new(services, "crash");
-        let oracle = Oracle::new(services, &installation);
+        let installation = services.installation("crash");
+        let (brokers, redis) = (services.get("KAFKA_BROKERS"), services.get("REDIS_URL"));
+        let oracle = Oracle::new(brokers, redis, &installation);
+        oracle.create(&[]);
         let seed = chosen("MATERIALIZER_CRASH_SEED", 1);
         let events = chosen("MATERIALIZER_CRASH_EVENTS", 30_000);
-        let events = oracle.produce(events, KEYS, seed, None).finish();
+        let events = oracle.produce(events, KEYS, seed, 0, None).finish();
         Self {
             installation,
             oracle,
@@ -95,7 +95,8 @@ impl Scene {
     /// Lets writes go on until the producer is told to end.
     fn write(&mut self) -> Producer {
         self.seed += 1;
-        self.oracle.produce(u64::MAX, KEYS, self.seed, Some(RATE))
+        self.oracle
+            .produce(u64::MAX, KEYS, self.seed, self.events, Some(RATE))
     }
 
     /// Writes a definition of the topic and applies it.
@@ -108,9 +109,8 @@ impl Scene {
     /// Kills the process at a random moment and starts it again.
     fn kill_within(&mut self, limit_ms: u64) {
         self.moments.pass(limit_ms);
-        self.installation.kill();
-        self.installation.start();
-        self.installation.wait_until_ready();
+        self.installation.run.kill();
+        self.installation.run.start_ready();
     }
 
     fn live(&self) -> Option<u64> {
@@ -160,8 +160,7 @@ fn a_process_killed_at_any_moment_loses_doubles_and_resurrects_nothing() {
     let services = Services::find();
     let mut scene = Scene::begin(&services);
     let producer = scene.write();
-    scene.installation.start();
-    scene.installation.wait_until_ready();
+    scene.installation.run.start_ready();
 
     scene.apply("v1.yaml", "products", V1, TO_REDIS);
     scene.apply("search.yaml", "product-search", SEARCHED, "tantivy: {}");
@@ -173,7 +172,7 @@ fn a_process_killed_at_any_moment_loses_doubles_and_resurrects_nothing() {
             scene.installation.view(view)["alias"]["confirmed"] == true
         });
     }
-    let readers = Readers::start(&scene.installation, KEYS);
+    let readers = Readers::start(&scene.installation.run, KEYS);
 
     scene.apply("v2.yaml", "products", V2, TO_REDIS);
     for _ in 0..3 {
@@ -184,8 +183,9 @@ fn a_process_killed_at_any_moment_loses_doubles_and_resurrects_nothing() {
     scene.move_alias(&["rollback", "products", "--reason", "wrong brands"], 1);
     scene.move_alias(&["promote", "products@v2", "--reason", "not our bug"], 2);
     scene.settle(producer);
-    scene.oracle.check(1, "title,price", None);
-    scene.oracle.check(2, "title,price,brand", None);
+    for (version, fields) in [(1, "title,price,rev"), (2, "title,price,brand,rev")] {
+        println!("{}", scene.oracle.check(version, fields, None));
+    }
 
     let producer = scene.write();
     let retire = ["retire", "products@v1", "--reason", "done with it"];
@@ -200,15 +200,17 @@ fn a_process_killed_at_any_moment_loses_doubles_and_resurrects_nothing() {
         oracle,
         ..
     } = &scene;
-    let compared = oracle.check(2, "title,price,brand", Some(installation.http));
-    println!("{} kills; {compared}", installation.kills);
+    let compared = oracle.check(2, "title,price,brand,rev", Some(installation.run.http));
+    println!("{} kills; {compared}", installation.run.kills);
     assert_eq!(
         rows_of(&services, &installation.name, 1),
         0,
         "rows of a retired version"
     );
-    assert!(installation.kills >= 10);
-    readers.finish().assert_good();
+    assert!(installation.run.kills >= 10);
+    let seen = readers.finish();
+    seen.assert_good();
+    assert_eq!(seen.versions.len(), 2, "both versions answered: {seen:?}");
 }
 
 /// Returns how many rows of a version Redis holds.

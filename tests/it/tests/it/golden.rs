@@ -10,7 +10,8 @@ mod feeding;
 
 use std::fs;
 
-use it::services::{Services, unique};
+use chaos::installation::unique;
+use it::services::Services;
 use materializer_model::definition::{RedisTarget, Target};
 use materializer_model::memory::MemoryStore;
 use materializer_model::ports::{Sink, SinkReader};

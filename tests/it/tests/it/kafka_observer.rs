@@ -8,8 +8,8 @@ use materializer_model::ports::{LogError, LogObserver, TopicAnswer};
 use materializer_model::{Partition, Topic};
 use rdkafka::admin::{AdminOptions, NewPartitions};
 
-use crate::installation::wait_until;
 use crate::kafka_scene::Scene;
+use chaos::installation::wait_until;
 
 #[test]
 #[ignore = "needs Kafka and Redis: ./dev test"]

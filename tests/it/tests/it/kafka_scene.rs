@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use it::services::{Services, unique};
+use chaos::installation::unique;
+use it::services::Services;
 use materializer_kafka::{KafkaSettings, Lane, Observer, Profile};
 use materializer_model::ports::{Assignment, LogError, LogObserver, LogReader};
 use materializer_model::{Clock, LogRow, Monotonic, Offset, Partition, RowBatch, Timestamp, Topic};

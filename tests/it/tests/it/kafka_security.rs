@@ -1,6 +1,7 @@
 //! Logins, certificates and permissions: the good ones work, each bad one gives its own clear error.
 
-use it::services::{Services, unique};
+use chaos::installation::unique;
+use it::services::Services;
 use materializer_kafka::{KafkaSettings, sample};
 use materializer_model::Topic;
 use materializer_model::ports::LogError;

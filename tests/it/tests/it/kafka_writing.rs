@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use chaos::installation::unique;
 use it::control_suite::control_log_suite;
-use it::services::{Services, unique};
+use it::services::Services;
 use materializer_kafka::{
     Cluster, DisplayOffsets, KafkaControlLog, KafkaDeadLetters, KafkaSettings, MockBroker,
     control_topic,

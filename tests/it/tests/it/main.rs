@@ -3,7 +3,6 @@
 mod bad_days;
 mod crash;
 mod golden;
-mod installation;
 mod kafka;
 mod kafka_observer;
 mod kafka_scene;

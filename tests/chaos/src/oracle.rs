@@ -4,13 +4,12 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use it::services::Services;
 use serde_json::Value;
 
 use crate::installation::Installation;
 
 /// `tests/oracle/oracle.py` in a Python of its own.
-pub(crate) struct Oracle {
+pub struct Oracle {
     python: PathBuf,
     script: PathBuf,
     brokers: String,
@@ -20,22 +19,27 @@ pub(crate) struct Oracle {
 }
 
 impl Oracle {
-    /// Makes the Python, where it is not there yet, and the installation's topic.
-    pub(crate) fn new(services: &Services, installation: &Installation) -> Self {
+    /// Makes the Python, where it is not there yet, for an installation on certain servers.
+    #[must_use]
+    pub fn new(brokers: &str, redis: &str, installation: &Installation) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let oracle = Self {
+        Self {
             python: python(&root),
             script: root.join("tests/oracle/oracle.py"),
-            brokers: services.get("KAFKA_BROKERS").to_owned(),
-            redis: services.get("REDIS_URL").to_owned(),
+            brokers: brokers.to_owned(),
+            redis: redis.to_owned(),
             topic: installation.topic.clone(),
             installation: installation.name.clone(),
-        };
-        assert!(
-            oracle.command("create").status().expect("python").success(),
-            "a topic"
-        );
-        oracle
+        }
+    }
+
+    /// Makes the installation's topic; `further` are arguments of `oracle.py create`.
+    ///
+    /// # Panics
+    /// Where it is not made.
+    pub fn create(&self, further: &[&str]) {
+        let made = self.command("create").args(further).status();
+        assert!(made.expect("python").success(), "a topic");
     }
 
     fn command(&self, verb: &str) -> Command {
@@ -46,11 +50,23 @@ impl Oracle {
         command
     }
 
-    /// Begins to write events of `keys` products, at a rate a second if one is given.
-    pub(crate) fn produce(&self, events: u64, keys: u32, seed: u64, rate: Option<u32>) -> Producer {
+    /// Begins to write events of `keys` products, at a rate a second if one is given. `first` is the
+    /// revision of the first one.
+    ///
+    /// # Panics
+    /// Where Python does not start.
+    #[must_use]
+    pub fn produce(
+        &self,
+        events: u64,
+        keys: u32,
+        seed: u64,
+        first: u64,
+        rate: Option<u32>,
+    ) -> Producer {
         let mut command = self.command("produce");
         command.args(["--events", &events.to_string(), "--keys", &keys.to_string()]);
-        command.args(["--seed", &seed.to_string()]);
+        command.args(["--seed", &seed.to_string(), "--first", &first.to_string()]);
         if let Some(rate) = rate {
             command.args(["--while-open", "--rate", &rate.to_string()]);
         }
@@ -59,8 +75,12 @@ impl Oracle {
     }
 
     /// Compares a version in Redis with a fold of the log, and the live search view of a gateway, key by
-    /// key that the log ever had; fails if anything differs. Returns what was compared.
-    pub(crate) fn check(&self, version: u32, fields: &str, search_at: Option<u16>) -> Value {
+    /// key that the log ever had. Returns what was compared.
+    ///
+    /// # Panics
+    /// Where anything differs, or there is nothing to compare.
+    #[must_use]
+    pub fn check(&self, version: u32, fields: &str, search_at: Option<u16>) -> Value {
         let mut command = self.command("check");
         command.args(["--redis", &self.redis, "--installation", &self.installation]);
         command.args(["--version", &version.to_string(), "--fields", fields]);
@@ -81,11 +101,15 @@ impl Oracle {
 }
 
 /// A producer at work.
-pub(crate) struct Producer(Child);
+pub struct Producer(Child);
 
 impl Producer {
     /// Tells it to end, if it writes at a rate, waits, and returns how many events it wrote.
-    pub(crate) fn finish(mut self) -> u64 {
+    ///
+    /// # Panics
+    /// Where it failed.
+    #[must_use]
+    pub fn finish(mut self) -> u64 {
         drop(self.0.stdin.take());
         let output = self.0.wait_with_output().expect("our child");
         let told: Value = serde_json::from_slice(&output.stdout).expect("one line of JSON");

@@ -1,0 +1,412 @@
+//! A Kafka that belongs to one scene: one broker, or a cluster of three.
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier,
+    TopicReplication,
+};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::topic_partition_list::TopicPartitionList;
+
+use crate::installation::{LIMIT, wait_until};
+use crate::process::{free_port, signal};
+
+/// How long one request to a broker may take.
+const REQUEST: Duration = Duration::from_secs(10);
+/// Any cluster id: a UUID in 22 characters of base64.
+const CLUSTER: &str = "MkU3OEVBNTcwNTJENDM2Qg";
+
+/// One broker, which is also a controller.
+struct Node {
+    /// Where clients of the scene reach it.
+    port: u16,
+    child: Option<Child>,
+}
+
+/// Brokers with folders and ports of their own, the same in each of their lives.
+pub struct Kafka {
+    folder: PathBuf,
+    /// `target/services`: the jars, and the archive of their classes.
+    services: PathBuf,
+    nodes: Vec<Node>,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Kafka {
+    /// Starts one broker.
+    #[must_use]
+    pub fn start(folder: &Path) -> Self {
+        Self::cluster(folder, 1, "")
+    }
+
+    /// Starts brokers with further properties, and waits until all of them are there.
+    ///
+    /// `further` may say `advertised.listeners`; clients of the scene itself go to a listener of their own.
+    ///
+    /// # Panics
+    /// Where one does not start.
+    #[must_use]
+    pub fn cluster(folder: &Path, brokers: usize, further: &str) -> Self {
+        let services = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/services");
+        let quorum: Vec<u16> = (0..brokers).map(|_| free_port()).collect();
+        let voters = quorum.iter().zip(1..);
+        let voters: Vec<String> = voters
+            .map(|(port, id)| format!("{id}@127.0.0.1:{port}"))
+            .collect();
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let mut kafka = Self {
+            folder: folder.to_owned(),
+            services: services.canonicalize().expect("./dev services up"),
+            nodes: Vec::new(),
+            runtime: runtime.expect("a runtime"),
+        };
+        for (at, controller) in quorum.iter().enumerate() {
+            let port = free_port();
+            let mut properties = properties(at + 1, port, *controller, &voters.join(","), folder);
+            properties.push_str(further);
+            fs::write(kafka.file(at, "properties"), properties).expect("a file of properties");
+            kafka.nodes.push(Node { port, child: None });
+            kafka.format(at);
+        }
+        for at in 0..brokers {
+            kafka.launch(at);
+        }
+        for at in 0..brokers {
+            kafka.wait_until_up(at);
+        }
+        kafka
+    }
+
+    fn file(&self, node: usize, kind: &str) -> PathBuf {
+        self.folder.join(format!("kafka-{}.{kind}", node + 1))
+    }
+
+    fn java(&self) -> Command {
+        let log4j = Path::new(env!("CARGO_MANIFEST_DIR")).join("../services/log4j2.properties");
+        let mut java = Command::new("java");
+        java.args(["-Xms128m", "-Xmx384m", "-XX:+UseSerialGC"]);
+        java.args(["-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"]);
+        // Where `./dev services` has archived the classes, a start takes half the time.
+        let archive = self.services.join("kafka.jsa");
+        if archive.exists() {
+            java.arg(format!("-XX:SharedArchiveFile={}", archive.display()));
+            java.args(["-Xshare:auto", "-Xlog:disable"]);
+        }
+        java.arg(format!("-Dlog4j2.configurationFile={}", log4j.display()));
+        java.arg("-cp")
+            .arg(format!("{}/libs/*", self.services.display()))
+            .stdin(Stdio::null());
+        java
+    }
+
+    fn format(&self, node: usize) {
+        let done = self
+            .java()
+            .args(["kafka.tools.StorageTool", "format", "-t", CLUSTER, "-c"])
+            .arg(self.file(node, "properties"))
+            .output()
+            .expect("java");
+        assert!(done.status.success(), "{done:?}");
+    }
+
+    fn launch(&mut self, node: usize) {
+        assert!(self.nodes[node].child.is_none(), "it runs already");
+        let log = File::create(self.file(node, "log")).expect("a log");
+        let copy = log.try_clone().expect("a second handle");
+        let child = self
+            .java()
+            .arg("kafka.Kafka")
+            .arg(self.file(node, "properties"))
+            .stdout(log)
+            .stderr(copy)
+            .spawn();
+        self.nodes[node].child = Some(child.expect("java"));
+    }
+
+    fn wait_until_up(&mut self, node: usize) {
+        let log = self.file(node, "log");
+        wait_until("the broker is up", || {
+            let child = self.nodes[node].child.as_mut().expect("launched before");
+            let ended = child.try_wait().expect("our child");
+            assert!(ended.is_none(), "broker ended: {}", log.display());
+            fs::read_to_string(&log).is_ok_and(|log| log.contains("Kafka Server started"))
+        });
+    }
+
+    /// Kills a broker, as a power cut does.
+    ///
+    /// # Panics
+    /// Where it does not run.
+    pub fn kill(&mut self, node: usize) {
+        let mut child = self.nodes[node].child.take().expect("started before");
+        child.kill().expect("a running process");
+        child.wait().expect("a killed process");
+    }
+
+    /// Starts a broker again, on what it had, and waits until it is up.
+    pub fn restart(&mut self, node: usize) {
+        self.launch(node);
+        self.wait_until_up(node);
+    }
+
+    /// Stops a broker where it stands: SIGSTOP.
+    pub fn pause(&self, node: usize) {
+        signal(self.id(node), "STOP");
+    }
+
+    /// Lets a broker go on where it stood: SIGCONT.
+    pub fn resume(&self, node: usize) {
+        signal(self.id(node), "CONT");
+    }
+
+    fn id(&self, node: usize) -> u32 {
+        let child = self.nodes[node].child.as_ref();
+        child.expect("started before").id()
+    }
+
+    /// Returns the addresses of all brokers.
+    ///
+    /// # Panics
+    /// Never.
+    #[must_use]
+    pub fn brokers(&self) -> String {
+        let mut brokers = String::new();
+        for node in &self.nodes {
+            let comma = if brokers.is_empty() { "" } else { "," };
+            write!(brokers, "{comma}127.0.0.1:{}", node.port).expect("a string");
+        }
+        brokers
+    }
+
+    /// Returns the settings of a client of the scene's own.
+    #[must_use]
+    pub fn config(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", self.brokers());
+        config.set("socket.timeout.ms", "10000");
+        config
+    }
+
+    /// Returns an administrator of the cluster.
+    ///
+    /// # Panics
+    /// Where librdkafka does not take the settings.
+    #[must_use]
+    pub fn admin(&self) -> AdminClient<DefaultClientContext> {
+        self.config().create().expect("an admin client")
+    }
+
+    fn options() -> AdminOptions {
+        AdminOptions::new()
+            .request_timeout(Some(REQUEST))
+            .operation_timeout(Some(REQUEST))
+    }
+
+    /// Makes a topic with one replica.
+    ///
+    /// # Panics
+    /// Where it is not made.
+    pub fn create(&self, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
+        let replicas = TopicReplication::Fixed(1);
+        let mut made = NewTopic::new(topic, partitions, replicas);
+        for (name, value) in settings {
+            made = made.set(name, value);
+        }
+        let admin = self.admin();
+        let made = admin.create_topics([&made], &Self::options());
+        self.runtime.block_on(made).expect("create")[0]
+            .as_ref()
+            .expect("created");
+    }
+
+    /// Deletes a topic.
+    ///
+    /// # Panics
+    /// Where it is not deleted.
+    pub fn delete(&self, topic: &str) {
+        let admin = self.admin();
+        let options = Self::options();
+        let topics = [topic];
+        let gone = admin.delete_topics(&topics, &options);
+        self.runtime.block_on(gone).expect("delete")[0]
+            .as_ref()
+            .expect("deleted");
+    }
+
+    /// Changes settings of a topic, and with it resets the others.
+    ///
+    /// # Panics
+    /// Where they are not changed.
+    pub fn alter(&self, topic: &str, settings: &[(&str, &str)]) {
+        let mut change = AlterConfig::new(ResourceSpecifier::Topic(topic));
+        for (name, value) in settings {
+            change = change.set(name, value);
+        }
+        let admin = self.admin();
+        let options = Self::options();
+        let altered = admin.alter_configs([&change], &options);
+        self.runtime.block_on(altered).expect("alter")[0]
+            .as_ref()
+            .expect("altered");
+    }
+
+    /// Gives a topic more partitions.
+    ///
+    /// # Panics
+    /// Where it does not get them.
+    pub fn grow(&self, topic: &str, partitions: usize) {
+        let admin = self.admin();
+        let options = Self::options();
+        let grown = [NewPartitions::new(topic, partitions)];
+        let grown = admin.create_partitions(&grown, &options);
+        self.runtime.block_on(grown).expect("grow")[0]
+            .as_ref()
+            .expect("grown");
+    }
+
+    /// Deletes the records of every partition below an offset; `None` is the end.
+    ///
+    /// # Panics
+    /// Where they are not deleted.
+    pub fn delete_records(&self, topic: &str, before: Option<i64>) {
+        let mut list = TopicPartitionList::new();
+        let offset = before.map_or(rdkafka::Offset::End, rdkafka::Offset::Offset);
+        for (partition, _) in self.ends(topic) {
+            list.add_partition_offset(topic, partition, offset)
+                .expect("added");
+        }
+        let admin = self.admin();
+        let options = Self::options();
+        let deleted = admin.delete_records(&list, &options);
+        self.runtime.block_on(deleted).expect("deleted");
+    }
+
+    /// Returns each partition of a topic with the end of what is committed.
+    ///
+    /// # Panics
+    /// Where a broker does not answer.
+    #[must_use]
+    pub fn ends(&self, topic: &str) -> Vec<(i32, i64)> {
+        let consumer: BaseConsumer = self
+            .config()
+            .set("isolation.level", "read_committed")
+            .create()
+            .expect("a consumer");
+        let metadata = consumer
+            .fetch_metadata(Some(topic), REQUEST)
+            .expect("metadata");
+        let partitions = metadata.topics()[0].partitions().iter();
+        let mut ends: Vec<(i32, i64)> = partitions
+            .map(|partition| {
+                let (_, end) = consumer
+                    .fetch_watermarks(topic, partition.id(), REQUEST)
+                    .expect("watermarks");
+                (partition.id(), end)
+            })
+            .collect();
+        ends.sort_unstable();
+        ends
+    }
+
+    /// Returns the broker that leads a partition, by its place in the cluster; `None` while nobody does.
+    ///
+    /// # Panics
+    /// Where no broker answers.
+    #[must_use]
+    pub fn leader(&self, topic: &str, partition: i32) -> Option<usize> {
+        let consumer: BaseConsumer = self.config().create().expect("a consumer");
+        let metadata = consumer
+            .fetch_metadata(Some(topic), REQUEST)
+            .expect("metadata");
+        let mut partitions = metadata.topics()[0].partitions().iter();
+        let leader = partitions.find(|it| it.id() == partition)?.leader();
+        usize::try_from(leader - 1).ok()
+    }
+
+    /// Returns a producer of the scene's own; with a transaction's name it writes transactions.
+    ///
+    /// # Panics
+    /// Where a broker does not answer.
+    #[must_use]
+    pub fn producer(&self, transactional: Option<&str>) -> BaseProducer {
+        let mut config = self.config();
+        config.set("enable.idempotence", "true");
+        if let Some(name) = transactional {
+            config.set("transactional.id", name);
+        }
+        let producer: BaseProducer = config.create().expect("a producer");
+        if transactional.is_some() {
+            producer.init_transactions(LIMIT).expect("init");
+        }
+        producer
+    }
+}
+
+/// Writes records of a topic and waits until they are acknowledged.
+///
+/// # Panics
+/// Where they are not.
+pub fn send(producer: &BaseProducer, topic: &str, records: &[(&str, Option<&str>)]) {
+    for (key, value) in records {
+        let mut record = BaseRecord::<str, str>::to(topic).key(*key);
+        if let Some(value) = value {
+            record = record.payload(*value);
+        }
+        producer
+            .send(record)
+            .map_err(|(error, _)| error)
+            .expect("queued");
+    }
+    producer.flush(LIMIT).expect("acknowledged");
+}
+
+impl Drop for Kafka {
+    fn drop(&mut self) {
+        for child in self.nodes.iter_mut().filter_map(|node| node.child.as_mut()) {
+            // The scene is over, well or not; a process that is gone already is no fault.
+            let _killed = child.kill();
+            let _ended = child.wait();
+        }
+    }
+}
+
+/// Returns the properties of a broker: those of the tests' services, and what a cluster needs to notice
+/// everything quickly.
+fn properties(id: usize, port: u16, controller: u16, voters: &str, folder: &Path) -> String {
+    let services = Path::new(env!("CARGO_MANIFEST_DIR")).join("../services/kafka.properties");
+    let common = fs::read_to_string(services).expect("the services' properties");
+    let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/services/data/tls");
+    let common = common
+        .replace("@DATA@/tls", &keys.display().to_string())
+        .replace("@DATA@/kafka", &format!("{}/kafka-{id}", folder.display()))
+        .replace("@PLAIN@", &port.to_string())
+        .replace("@CONTROLLER@", &controller.to_string())
+        .replace("@SASL@", &free_port().to_string());
+    let replicas = voters.split(',').count();
+    // Of a property that is said twice the last one counts.
+    format!(
+        "{common}\n\
+         node.id={id}\n\
+         controller.quorum.voters={voters}\n\
+         default.replication.factor={replicas}\n\
+         offsets.topic.replication.factor={replicas}\n\
+         transaction.state.log.replication.factor={replicas}\n\
+         broker.session.timeout.ms=2000\n\
+         broker.heartbeat.interval.ms=300\n\
+         replica.lag.time.max.ms=2000\n\
+         replica.fetch.wait.max.ms=100\n\
+         controller.quorum.election.timeout.ms=500\n\
+         controller.quorum.fetch.timeout.ms=1000\n\
+         controller.quorum.request.timeout.ms=1000\n\
+         unclean.leader.election.interval.ms=500\n\
+         leader.imbalance.check.interval.seconds=5\n"
+    )
+}
