@@ -15,7 +15,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use materializer_model::ports::{ControlIdentity, ControlRecord};
-use materializer_model::{CatalogId, EventId, Offset, Timestamp, VersionId, ViewName};
+use materializer_model::{
+    CatalogId, EventId, Offset, Timestamp, VersionId, VersionNumber, ViewName,
+};
 
 use crate::event::{Body, Envelope, Read, SCHEMA, Started};
 use crate::lifecycle::{Cause, Role};
@@ -68,6 +70,7 @@ pub struct Newer {
 pub struct Catalog {
     id: Option<CatalogId>,
     topics: Option<ControlIdentity>,
+    claims_from: u64,
     next: Offset,
     newer: Option<Newer>,
     revisions: BTreeMap<ViewName, u64>,
@@ -86,6 +89,13 @@ impl Catalog {
     #[must_use]
     pub fn topics(&self) -> Option<&ControlIdentity> {
         self.topics.as_ref()
+    }
+
+    /// Returns what is added to a claim's offset to make a token: 0 until the catalog was restored, and
+    /// above all that was claimed before it was.
+    #[must_use]
+    pub fn claims_from(&self) -> u64 {
+        self.claims_from
     }
 
     /// Returns the offset of the next event to fold.
@@ -223,7 +233,15 @@ impl Catalog {
                 self.id = Some(catalog);
                 self.topics = Some(topics);
             }
-            Body::Adopted { topics } => self.topics = Some(topics),
+            Body::Adopted {
+                topics,
+                claims_from,
+                numbers,
+            } => {
+                self.topics = Some(topics);
+                self.claims_from = self.claims_from.max(claims_from);
+                self.bind_anew(numbers, at);
+            }
             Body::Started(started) => self.start(started, at),
             Body::SettingsChanged {
                 version,
@@ -277,14 +295,33 @@ impl Catalog {
         }
     }
 
+    /// What sinks hold may be newer than what was restored: it is led by an epoch above all of theirs,
+    /// and no number that they know is given again.
+    fn bind_anew(&mut self, numbers: BTreeMap<ViewName, VersionNumber>, at: Mark) {
+        for (view, number) in numbers {
+            let view = self.views.entry(view).or_default();
+            view.last_number = view.last_number.max(Some(number));
+        }
+        for view in self.views.values_mut() {
+            if let Some(alias) = &mut view.alias {
+                alias.moved = at;
+                alias.soak = Soak::Unconfirmed;
+            }
+            view.retired = view.retired.map(|_| at);
+        }
+    }
+
     fn start(&mut self, started: Started, at: Mark) {
+        let claims_from = self.claims_from;
         let id = started.version;
         let view = self.views.entry(id.view.clone()).or_default();
         if let Some(replaced) = started.replaces {
             view.step(replaced, Cause::Aborted, at);
         }
+        view.last_number = view.last_number.max(Some(id.number));
         view.versions.entry(id.number).or_insert(Version {
             id,
+            claims_from,
             definition: Arc::from(started.definition),
             fingerprint: started.fingerprint,
             shards: started.shards,

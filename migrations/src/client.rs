@@ -5,10 +5,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use materializer_model::ports::{ControlError, ControlIdentity, ControlLog, ControlTopic};
+use materializer_model::ports::{ControlError, ControlLog, ControlTopic};
 use materializer_model::progress::GateReading;
 use materializer_model::{EventId, Timestamp, ViewName};
 
+use crate::adoption::Adoption;
 use crate::append::append;
 use crate::catalog::{Answer, REQUEST_EXPIRES, Verdict};
 use crate::event::{Body, Envelope, NEVER, SCHEMA, Started, Verb};
@@ -254,12 +255,23 @@ impl CatalogClient {
         Ok(plan)
     }
 
-    /// Binds the catalog to the topics that it stands in now, after it was restored into them.
+    /// Binds the catalog to the topics that it stands in now, after it was restored into them. Doing it
+    /// again after a fault goes on where that was.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub fn adopt(&mut self, topics: ControlIdentity, why: &str) -> Result<(), ClientError> {
-        self.append(BTreeMap::new(), Body::Adopted { topics }, why)
+    pub fn adopt(&mut self, adoption: Adoption, why: &str) -> Result<(), ClientError> {
+        for _ in 0..adoption.behind(self.state.catalog()) {
+            let nothing = self.event(BTreeMap::new(), Body::NoOp {}, why).encode();
+            self.log
+                .append(ControlTopic::Catalog, None, Some(&nothing))?;
+        }
+        let adopted = Body::Adopted {
+            topics: adoption.to,
+            claims_from: adoption.claims_from,
+            numbers: adoption.numbers,
+        };
+        self.append(BTreeMap::new(), adopted, why)
     }
 
     fn append(

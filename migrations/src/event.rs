@@ -210,6 +210,11 @@ impl Verb {
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 /// A request or a fact. Facts are in the past tense.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -229,10 +234,18 @@ pub enum Body {
         /// Its topics.
         topics: ControlIdentity,
     },
-    /// The catalog was restored into other topics, and these are right from now on.
+    /// The catalog was restored into other topics, and these are right from now on. Every alias has
+    /// this event's offset as its epoch, and its soak begins anew.
     Adopted {
         /// The topics.
         topics: ControlIdentity,
+        /// What is added to a claim's offset to make a token: above all that was ever claimed.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        claims_from: u64,
+        /// The highest number that a sink knows of each view, where it is higher than the catalog's:
+        /// it is never given again.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        numbers: BTreeMap<ViewName, VersionNumber>,
     },
 
     /// A coordinator works on a request.

@@ -72,7 +72,7 @@ pub fn describe(body: &Body) -> String {
     match body {
         Body::Request { verb, .. } => format!("{} was asked for", verb.word()),
         Body::CatalogCreated { .. } => "the catalog begins".to_owned(),
-        Body::Adopted { .. } => "the catalog is bound to the topics that it is in".to_owned(),
+        Body::Adopted { .. } => "restored: bound to the topics that it is in".to_owned(),
         Body::Taken {} => "a coordinator works on it".to_owned(),
         Body::Refused { why, .. } => format!("refused: {why}"),
         Body::Nothing { why } => format!("nothing to do: {why}"),

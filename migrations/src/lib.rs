@@ -4,6 +4,7 @@
 //! Decisions are pure functions of folded logs; what touches the world goes through the ports of
 //! `model`. No Kafka, no Redis, no clock is known here.
 
+pub mod adoption;
 mod append;
 pub mod catalog;
 pub mod client;
@@ -26,6 +27,7 @@ mod steps;
 pub mod versions;
 pub mod words;
 
+pub use adoption::Adoption;
 pub use catalog::{Catalog, Verdict};
 pub use client::{CatalogClient, ClientError, Outcome};
 pub use coordinator::{Coordinator, CoordinatorError, Settings, Stepped, ViewSinks};

@@ -76,6 +76,8 @@ pub struct Reports {
     /// The same since the worker that reported last took the unit.
     tenures: BTreeMap<Unit, (WorkerId, StoredCheckpoint)>,
     claims: BTreeMap<Unit, (Offset, Claim)>,
+    /// [`Catalog::claims_from`].
+    claims_from: u64,
     gateways: BTreeMap<String, Heard<GatewayReport>>,
     coordinators: BTreeMap<String, Heard<CoordinatorReport>>,
     newest: Option<Timestamp>,
@@ -144,7 +146,7 @@ impl Reports {
     #[must_use]
     pub fn holds(&self, unit: &Unit, token: &Token) -> bool {
         self.claims.get(unit).is_some_and(|(offset, claim)| {
-            token.claim_offset == offset.0 && token.claim == claim.claim
+            token.claim_offset == self.claims_from + offset.0 && token.claim == claim.claim
         })
     }
 
@@ -287,6 +289,18 @@ impl Follower {
         &self.reports
     }
 
+    /// Returns a unit's newest claim with the token that it makes.
+    #[must_use]
+    pub fn owner(&self, unit: &Unit) -> Option<(Token, &Claim)> {
+        let (offset, claim) = self.reports.claim(unit)?;
+        let token = Token {
+            catalog: self.catalog.id()?.clone(),
+            claim_offset: self.reports.claims_from + offset.0,
+            claim: claim.claim.clone(),
+        };
+        Some((token, claim))
+    }
+
     /// Returns the end of the progress topic that the last [`Follower::follow`] fetched.
     #[must_use]
     pub fn progress_end(&self) -> Offset {
@@ -330,7 +344,9 @@ impl Follower {
             let verdict = catalog.fold(&record);
             (record, verdict)
         });
-        Ok(folded.collect())
+        let folded = folded.collect();
+        self.reports.claims_from = self.catalog.claims_from();
+        Ok(folded)
     }
 
     /// Checks that the topics are those that the catalog is bound to. Asked at a process's start.

@@ -24,6 +24,8 @@ pub struct Mark {
 pub struct View {
     /// Every version there ever was.
     pub versions: BTreeMap<VersionNumber, Version>,
+    /// The highest number that was ever given.
+    pub last_number: Option<VersionNumber>,
     /// What readers see; `None` before the first promotion and after `retire VIEW`.
     pub alias: Option<Alias>,
     /// The event that retired the whole view, until a version is promoted again.
@@ -63,6 +65,9 @@ pub struct Version {
     pub definition: Arc<ViewDefinition>,
     /// The hash of what decides its data.
     pub fingerprint: Fingerprint,
+    /// [`crate::Catalog::claims_from`] when it was started: what a lower token wrote in its place is not
+    /// its own.
+    pub claims_from: u64,
     /// Into how many units each copy's partitions are split.
     pub shards: u16,
     /// Why it was started.
@@ -129,7 +134,7 @@ impl View {
     /// Returns the number that the next version gets.
     #[must_use]
     pub fn next_number(&self) -> VersionNumber {
-        let last = self.versions.keys().next_back().map_or(0, |last| last.0);
+        let last = self.last_number.map_or(0, |last| last.0);
         VersionNumber(last.saturating_add(1))
     }
 

@@ -1,4 +1,4 @@
-//! Making topics and asking for their settings.
+//! Making topics, asking for their settings and changing them.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -9,7 +9,9 @@ use std::thread::{self, Thread};
 
 use materializer_model::Topic;
 use materializer_model::ports::LogError;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::RDKafkaErrorCode;
 
@@ -80,6 +82,22 @@ impl Admin {
                 Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
                 Err((_, code)) => return Err(log_error(watch, code, &what)),
             }
+        }
+        Ok(())
+    }
+
+    /// Gives a topic these settings, and the broker's own for all others.
+    pub(crate) fn set(&self, topic: &Topic, settings: &[(&str, &str)]) -> Result<(), LogError> {
+        let what = format!("change the settings of topic `{topic}`");
+        let mut change = AlterConfig::new(ResourceSpecifier::Topic(topic.as_str()));
+        for (name, value) in settings {
+            change = change.set(name, value);
+        }
+        let watch = self.client.inner().context();
+        let changed = wait(self.client.alter_configs([&change], &options()))
+            .map_err(|error| kafka_error(watch, &error, &what))?;
+        for result in changed {
+            result.map_err(|(_, code)| log_error(watch, code, &what))?;
         }
         Ok(())
     }

@@ -37,23 +37,23 @@ const REPLICAS: i32 = 3;
 
 /// The control topics on Kafka.
 pub struct KafkaControlLog {
-    settings: KafkaSettings,
+    pub(crate) settings: KafkaSettings,
     topics: BTreeMap<ControlTopic, Topic>,
     client: Client<Watch>,
     lane: Option<Lane>,
-    producer: Producer,
+    pub(crate) producer: Producer,
     rows: RowBatch,
 }
 
 /// A setting that a control topic must have.
-struct Required {
-    name: &'static str,
-    value: &'static str,
-    why: &'static str,
+pub(crate) struct Required {
+    pub(crate) name: &'static str,
+    pub(crate) value: &'static str,
+    pub(crate) why: &'static str,
 }
 
 /// Returns what a topic is made with and what is checked of it.
-fn required(which: ControlTopic, cluster: Cluster) -> Vec<Required> {
+pub(crate) fn required(which: ControlTopic, cluster: Cluster) -> Vec<Required> {
     let of = |name, value, why| Required { name, value, why };
     let mut all = match which {
         ControlTopic::Catalog => vec![of("cleanup.policy", "delete", "every event must stay")],
@@ -111,10 +111,40 @@ impl KafkaControlLog {
         })
     }
 
-    fn topic(&self, which: ControlTopic) -> &Topic {
+    pub(crate) fn topic(&self, which: ControlTopic) -> &Topic {
         self.topics
             .get(&which)
             .expect("all three were named at the start")
+    }
+
+    /// Makes the topics that are missing, with the given settings.
+    pub(crate) fn make_missing(
+        &self,
+        settings: impl Fn(ControlTopic) -> Vec<Required>,
+    ) -> Result<(), ControlError> {
+        let shapes = self.shapes()?;
+        let cluster = self.settings.cluster();
+        let replicas = if cluster == Cluster::Production {
+            REPLICAS
+        } else {
+            1
+        };
+        let missing: Vec<_> = ControlTopic::ALL
+            .into_iter()
+            .filter(|which| !shapes.contains_key(which))
+            .collect();
+        if !missing.is_empty() && cluster == Cluster::Mock {
+            let why = "a mock broker's control topics are made before it is used".to_owned();
+            return Err(ControlError::Refused(why));
+        }
+        for which in missing {
+            let settings = settings(which);
+            let settings: Vec<_> = settings.iter().map(|it| (it.name, it.value)).collect();
+            Admin::open(&self.settings)
+                .and_then(|admin| admin.create(self.topic(which), 1, replicas, &settings))
+                .map_err(control_error)?;
+        }
+        Ok(())
     }
 
     /// Returns the shape of each topic that exists.
@@ -253,31 +283,8 @@ impl KafkaControlLog {
 
 impl ControlLog for KafkaControlLog {
     fn create(&mut self) -> Result<ControlIdentity, ControlError> {
-        let shapes = self.shapes()?;
         let cluster = self.settings.cluster();
-        let replicas = if cluster == Cluster::Production {
-            REPLICAS
-        } else {
-            1
-        };
-        let missing: Vec<_> = ControlTopic::ALL
-            .into_iter()
-            .filter(|which| !shapes.contains_key(which))
-            .collect();
-        if !missing.is_empty() && cluster == Cluster::Mock {
-            let why = "a mock broker's control topics are made before it is used".to_owned();
-            return Err(ControlError::Refused(why));
-        }
-        for which in missing {
-            let settings: Vec<_> = required(which, cluster)
-                .iter()
-                .map(|it| (it.name, it.value))
-                .collect();
-            let admin = Admin::open(&self.settings).map_err(control_error)?;
-            admin
-                .create(self.topic(which), 1, replicas, &settings)
-                .map_err(control_error)?;
-        }
+        self.make_missing(|which| required(which, cluster))?;
         self.identity()?.ok_or_else(|| {
             ControlError::Unavailable("the control topics are not there yet".to_owned())
         })
@@ -312,6 +319,7 @@ impl ControlLog for KafkaControlLog {
             key: key.map(str::as_bytes),
             value,
             headers: None,
+            timestamp: None,
         })
     }
 

@@ -19,6 +19,7 @@ mod lane;
 mod mock;
 mod observer;
 mod produce;
+mod restore;
 mod sample;
 mod topics;
 
@@ -29,4 +30,5 @@ pub use lane::{Lane, Profile};
 pub use mock::MockBroker;
 pub use observer::{Observer, Pace};
 pub use produce::{DisplayOffsets, KafkaDeadLetters};
+pub use restore::Restored;
 pub use sample::{PartitionSample, Sample, broker_count, list_topics, sample};

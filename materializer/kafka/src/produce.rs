@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
 use materializer_model::ports::{ControlError, DeadLetter, DeadLetters, LogError};
-use materializer_model::{Offset, Partition, Topic};
+use materializer_model::{Offset, Partition, Timestamp, Topic};
 use rdkafka::ClientContext;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -82,6 +82,8 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) key: Option<&'a [u8]>,
     pub(crate) value: Option<&'a [u8]>,
     pub(crate) headers: Option<OwnedHeaders>,
+    /// `None` is now.
+    pub(crate) timestamp: Option<Timestamp>,
 }
 
 impl Producer {
@@ -120,6 +122,7 @@ impl Producer {
         record.key = outgoing.key;
         record.payload = outgoing.value;
         record.headers.clone_from(&outgoing.headers);
+        record.timestamp = outgoing.timestamp.map(|at| at.0);
         producer
             .send(record)
             .map_err(|(error, _)| kafka_error(&producer.context().0, &error, &what))
@@ -237,6 +240,7 @@ impl DeadLetters for KafkaDeadLetters {
             key: letter.key.as_deref(),
             value: letter.value.as_deref(),
             headers: Some(letter_headers(&letter)),
+            timestamp: None,
         };
         let sent = self.producer.send(&outgoing, &self.tell);
         if sent.is_ok() {
@@ -344,6 +348,7 @@ mod tests {
             key: None,
             value: Some(b"1"),
             headers: None,
+            timestamp: None,
         };
         assert_eq!(producer.append(&outgoing), Ok(Offset(0)));
         end(&mut producer);

@@ -39,18 +39,6 @@ impl State {
         self.signs.get(unit).map(|sign| now.since(sign.seen))
     }
 
-    /// Returns a unit's newest claim with the token that it makes.
-    #[must_use]
-    pub fn owner(&self, unit: &Unit) -> Option<(Token, &Claim)> {
-        let (offset, claim) = self.follower.reports().claim(unit)?;
-        let token = Token {
-            catalog: self.follower.catalog().id()?.clone(),
-            claim_offset: offset.0,
-            claim: claim.claim.clone(),
-        };
-        Some((token, claim))
-    }
-
     fn look_for_signs(&mut self, now: Monotonic) {
         let reports = self.follower.reports();
         let reported = reports.units().map(|heard| &heard.report.unit);
@@ -168,7 +156,7 @@ impl Control {
         let value = serde_json::to_vec(claim).expect("text always serialises");
         self.append(ControlTopic::Claims, &unit.to_string(), &value)?;
         let state = self.refresh()?;
-        let owner = state.owner(unit);
+        let owner = state.follower.owner(unit);
         Ok(owner.and_then(|(token, newest)| (newest.claim == claim.claim).then_some(token)))
     }
 
@@ -204,7 +192,7 @@ pub struct SharedClaims(pub Arc<Control>);
 impl Claims for SharedClaims {
     fn newest(&mut self, unit: &Unit) -> Result<Option<(Token, Claim)>, ControlError> {
         let state = self.0.refresh()?;
-        let owner = state.owner(unit);
+        let owner = state.follower.owner(unit);
         Ok(owner.map(|(token, claim)| (token, claim.clone())))
     }
 }

@@ -123,7 +123,7 @@ impl LiveFeeders {
                 let place = connect::redis_place(&self.config, &target.connection, &self.catalog)?;
                 let mark = SinkId::new(uuid::Uuid::new_v4().to_string());
                 let sink = RedisSink::new(place, target.clone(), unit.clone(), mark)?;
-                Ok((Box::new(sink), None))
+                Ok((Box::new(sink.claimed_from(version.claims_from)), None))
             }
             Target::Tantivy(_) => {
                 let settings = index_settings(&self.config);

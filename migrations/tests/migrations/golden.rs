@@ -137,7 +137,11 @@ fn facts() -> Vec<Body> {
             catalog: CatalogId::new("catalog"),
             topics: topics(),
         },
-        Body::Adopted { topics: topics() },
+        Body::Adopted {
+            topics: topics(),
+            claims_from: 0,
+            numbers: BTreeMap::new(),
+        },
         Body::Taken {},
         Body::Refused {
             why: "`products@v2` is not ready".into(),
@@ -218,7 +222,14 @@ fn events() -> Vec<Envelope> {
         },
         plan,
     });
+    // Added since: at the end, so that the lines before stay as they were written.
+    let restored = Body::Adopted {
+        topics: topics(),
+        claims_from: 1_764_000_000_000,
+        numbers: BTreeMap::from([(view(), VersionNumber(7))]),
+    };
     let bodies = facts().into_iter().chain(asked).chain(planned);
+    let bodies = bodies.chain([restored]);
     bodies
         .enumerate()
         .map(|(number, body)| Envelope {

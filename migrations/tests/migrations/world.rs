@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use materializer_migrations::adoption::Found;
 use materializer_migrations::client::{CatalogClient, Outcome};
 use materializer_migrations::coordinator::{
     Coordinator, CoordinatorError, Settings, Stepped, ViewSinks,
@@ -14,16 +15,18 @@ use materializer_migrations::desired::desired;
 use materializer_migrations::gates::CONTINUOUS;
 use materializer_migrations::reports::GatewayReport;
 use materializer_migrations::status::Status;
-use materializer_migrations::{Follower, Role, Verb};
+use materializer_migrations::{Adoption, Follower, Role, Verb};
 use materializer_model::definition::{QueryGate, Target};
 use materializer_model::memory::{ManualClock, MemoryAdmin, MemoryControl, MemoryStore};
-use materializer_model::ports::{ControlLog, ControlTopic, Expect, Sink, SinkAdmin, SinkError};
+use materializer_model::ports::{
+    ControlLog, ControlRecord, ControlTopic, Expect, Sink, SinkAdmin, SinkError,
+};
 use materializer_model::progress::{
     Claim, Feed, GateReading, Health, Lag, Phase, Progress, StoredCheckpoint,
 };
 use materializer_model::{
-    Checkpoint, ClaimId, EventId, ProcessId, Timestamp, Token, Unit, VersionId, ViewDefinition,
-    WorkerId,
+    Checkpoint, ClaimId, EventId, Offset, ProcessId, Timestamp, Token, Unit, VersionId,
+    ViewDefinition, WorkerId,
 };
 
 use crate::sample::{ids, version, view};
@@ -110,10 +113,22 @@ impl World {
         let control = MemoryControl::new("main", clock.clone());
         let client = CatalogClient::create(Box::new(control.log()), "ada", ids("client"))
             .expect("a catalog is created");
-        let mut world = Self {
+        let mut world = Self::over(clock, control, MemoryStore::default(), client);
+        world.add_coordinator("c1");
+        world
+    }
+
+    /// A world in which nobody decides yet.
+    fn over(
+        clock: ManualClock,
+        control: MemoryControl,
+        store: MemoryStore,
+        client: CatalogClient,
+    ) -> Self {
+        Self {
             clock,
             control,
-            store: MemoryStore::default(),
+            store,
             coordinators: Vec::new(),
             client,
             said: BTreeMap::new(),
@@ -123,9 +138,45 @@ impl World {
             workers: Follower::default(),
             routes: Follower::default(),
             sequence: 0,
-        };
-        world.add_coordinator("c1");
-        world
+        }
+    }
+
+    /// Returns every event of the catalog.
+    pub(crate) fn events(&self) -> Vec<ControlRecord> {
+        let mut events = Vec::new();
+        let mut log = self.control.log();
+        log.read(ControlTopic::Catalog, Offset(0), &mut events)
+            .expect("memory answers");
+        events
+    }
+
+    /// Loses the control topics, restores the events of a backup into others, and binds them to the
+    /// sink, which is as it was. Returns what was told before that.
+    pub(crate) fn restored(self, backup: &[ControlRecord]) -> (Self, Adoption) {
+        let clock = ManualClock::new(Timestamp(0));
+        let control = MemoryControl::new("restored", clock.clone());
+        let mut log = control.log();
+        log.create().expect("memory answers");
+        for event in backup {
+            clock.advance(event.appended.since(clock.now()));
+            log.append(ControlTopic::Catalog, None, event.value.as_deref())
+                .expect("memory answers");
+        }
+        clock.advance(self.clock.now().since(clock.now()));
+        let log = Box::new(control.log());
+        let client = CatalogClient::open_unbound(log, "ada", ids("adopter")).expect("opened");
+        let mut world = Self::over(clock, control, self.store, client);
+        let now = world.client.now().expect("memory answers");
+        let topics = world.control.log().identity().expect("memory answers");
+        let adoption = Adoption::plan(
+            world.client.state().catalog(),
+            topics.expect("made above"),
+            &[found(&world.store)],
+            now,
+        );
+        world.client.adopt(adoption.clone(), "").expect("adopted");
+        world.add_coordinator("c2");
+        (world, adoption)
     }
 
     pub(crate) fn add_coordinator(&mut self, name: &str) {
@@ -288,13 +339,7 @@ impl World {
                 .expect("appended");
             self.workers.follow(&mut log).expect("the workers read on");
         }
-        let (offset, claim) = self.workers.reports().claim(unit).expect("claimed above");
-        let catalog = self.workers.catalog().id();
-        let token = Token {
-            catalog: catalog.expect("there is a catalog").clone(),
-            claim_offset: offset.0,
-            claim: claim.claim.clone(),
-        };
+        let (token, _) = self.workers.owner(unit).expect("claimed above");
         if !is_claimed {
             let mut sink = self.store.sink(unit);
             sink.open(&token, Expect::Maybe).expect("nobody else's");
@@ -316,6 +361,27 @@ impl World {
         log.append(ControlTopic::Progress, Some("gateway/g1"), Some(&value))
             .expect("appended");
     }
+}
+
+/// What the sink tells of the first versions.
+fn found(store: &MemoryStore) -> Found {
+    let mut found = Found {
+        place: "memory".to_owned(),
+        ..Found::default()
+    };
+    let alias = store.admin().alias(&view()).expect("memory answers");
+    found.aliases.extend(alias.map(|pointer| (view(), pointer)));
+    for number in 1..10 {
+        let unit = Unit {
+            version: version(number),
+            copy: 0,
+            shard: 0,
+        };
+        if let Some(token) = store.owner(&unit) {
+            found.claimed.insert(unit.version, token.claim_offset);
+        }
+    }
+    found
 }
 
 /// Claims every unit of a version and reports once of each.

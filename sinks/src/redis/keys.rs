@@ -5,6 +5,11 @@ use materializer_model::definition::RedisTarget;
 use materializer_model::ports::SinkError;
 use materializer_model::{Installation, Unit, VersionId, ViewName};
 
+/// Returns what the key of everything that is no row begins with.
+pub(super) fn own(i: &Installation) -> String {
+    format!("{i}::")
+}
+
 /// Returns the key of the mark that says whose place this is.
 pub(super) fn mark(i: &Installation) -> String {
     format!("{i}::mark")

@@ -8,6 +8,7 @@
 //! i::products:alias              "v7 <catalog offset of the promotion>"
 //! i::products:v7:s0:token        "<catalog> <claim offset> <claim id>" | "retired <offset>"
 //! i::products:v7:s0:checkpoint   where the shard stands, in one string
+//! i::products:v7:s0:unfinished   where a commit in parts ends, from its first part to its last
 //! i:products:v7:<rendered key>   the rows, and nothing else under this prefix
 //! ```
 //!
@@ -38,6 +39,7 @@ mod serve;
 mod settings;
 mod sink;
 mod token;
+mod traces;
 
 pub use admin::RedisAdmin;
 pub use mark::{Mark, find_mark, read_mark};
@@ -46,3 +48,4 @@ pub use read::RedisReader;
 pub use serve::{Answer, Read, ReadRequest, Reply, ViewReads};
 pub use settings::{Password, RedisPlace, RedisSettings, Tls};
 pub use sink::RedisSink;
+pub use traces::{Traces, find_traces};

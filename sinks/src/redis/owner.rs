@@ -66,6 +66,15 @@ struct Taken {
     checkpoint: Option<Checkpoint>,
 }
 
+/// With what a unit is taken.
+#[derive(Clone, Debug)]
+pub(super) struct Taker {
+    pub(super) me: Token,
+    pub(super) expect: Expect,
+    /// The lowest claim that can have been made of this version.
+    pub(super) claims_from: u64,
+}
+
 /// What takes a unit, and remembers which server it was found on.
 pub(super) struct Owner {
     pub(super) place: RedisPlace,
@@ -80,21 +89,20 @@ impl Owner {
     /// Takes the unit and returns its checkpoint.
     pub(super) fn open(
         &mut self,
-        me: &Token,
-        expect: Expect,
+        taker: &Taker,
     ) -> Result<(Session, Option<Checkpoint>), SinkError> {
         let mut connection = Connection::connect(&self.place.server)?;
         let facts = ServerFacts::ask(&mut connection)?;
         facts.check(&self.target, &self.place.server.address())?;
         for _ in 0..ATTEMPTS {
-            let Some(taken) = self.take(&mut connection, me, expect)? else {
+            let Some(taken) = self.take(&mut connection, taker)? else {
                 continue;
             };
             self.place.sink = Some(taken.mark.sink);
             let session = Session {
                 connection,
                 keys: self.keys.clone(),
-                me: me.clone(),
+                me: taker.me.clone(),
                 held: taken.held,
                 usage: facts.usage(),
                 parts_written: 0,
@@ -109,12 +117,8 @@ impl Owner {
     }
 
     /// Tries once; `None` where something changed in between.
-    fn take(
-        &self,
-        connection: &mut Connection,
-        me: &Token,
-        expect: Expect,
-    ) -> Result<Option<Taken>, SinkError> {
+    fn take(&self, connection: &mut Connection, taker: &Taker) -> Result<Option<Taken>, SinkError> {
+        let me = &taker.me;
         let UnitKeys {
             mark: mark_key,
             token: token_key,
@@ -134,7 +138,8 @@ impl Owner {
             token: next()?,
             checkpoint: next()?,
         };
-        judge(&self.unit, &found, mark.is_some(), me, expect)?;
+        check_age(&self.unit, &found, taker.claims_from)?;
+        judge(&self.unit, &found, mark.is_some(), me, taker.expect)?;
         let checkpoint = found
             .checkpoint
             .as_deref()
@@ -201,6 +206,22 @@ pub(super) fn judge(
         );
     }
     Ok(())
+}
+
+/// Says whether the last owner can have been one of this version, and not of one that a catalog which
+/// is older than its sinks does not know and gave the number of to another.
+fn check_age(unit: &Unit, found: &Held, claims_from: u64) -> Result<(), SinkError> {
+    let stored = found.token.as_deref().map(StoredToken::read);
+    match stored {
+        Some(StoredToken::Claimed(held)) if held.claim_offset < claims_from => {
+            Err(SinkError::Damaged(format!(
+                "`{unit}` in redis: another version was built under this number, before the catalog \
+                 was restored: give it up and apply the view again, for the next number"
+            )))
+        }
+        Some(StoredToken::Claimed(_) | StoredToken::Retired(_) | StoredToken::Foreign(_))
+        | None => Ok(()),
+    }
 }
 
 /// Says whether `me` may write where `stored` is the token.

@@ -17,7 +17,7 @@ use materializer_model::{
 use tracing::error;
 
 use super::keys::UnitKeys;
-use super::owner::{Owner, Session};
+use super::owner::{Owner, Session, Taker};
 use super::row;
 use super::settings::RedisPlace;
 
@@ -31,7 +31,7 @@ const ROW_BYTES_MAX: usize = 64 << 20;
 const OPEN_REQUESTS_MAX: u32 = 16;
 
 enum Task {
-    Open { me: Token, expect: Expect },
+    Open(Taker),
     Write(Arc<Commit>),
 }
 
@@ -53,6 +53,7 @@ pub struct RedisSink {
     reports: Receiver<Report>,
     thread: Option<JoinHandle<()>>,
     unit: Unit,
+    claims_from: u64,
     last_task: u64,
     outstanding: Option<u64>,
     open_timeout: Duration,
@@ -93,11 +94,20 @@ impl RedisSink {
             reports,
             thread: Some(thread),
             unit,
+            claims_from: 0,
             last_task: 0,
             outstanding: None,
             open_timeout,
             usage: Usage::default(),
         })
+    }
+
+    /// Takes in the lowest claim that can have been made of this version. What an owner with an earlier
+    /// one left is another version's, and is [`SinkError::Damaged`].
+    #[must_use]
+    pub fn claimed_from(mut self, claims_from: u64) -> Self {
+        self.claims_from = claims_from;
+        self
     }
 
     /// Hands a task to the thread and returns its number.
@@ -142,8 +152,11 @@ impl Sink for RedisSink {
         {
             return Err(self.unavailable("a write has not ended"));
         }
-        let me = me.clone();
-        let task = self.start(Task::Open { me, expect })?;
+        let task = self.start(Task::Open(Taker {
+            me: me.clone(),
+            expect,
+            claims_from: self.claims_from,
+        }))?;
         self.wait(task, self.open_timeout)
             .unwrap_or_else(|| Err(self.unavailable("opening it took too long")))
     }
@@ -209,9 +222,9 @@ fn work(mut owner: Owner, to_do: &Receiver<(u64, Task)>, done: &SyncSender<Repor
     let mut session: Option<Session> = None;
     while let Ok((task, request)) = to_do.recv() {
         let outcome = match request {
-            Task::Open { me, expect } => {
+            Task::Open(taker) => {
                 session = None;
-                owner.open(&me, expect).map(|(opened, checkpoint)| {
+                owner.open(&taker).map(|(opened, checkpoint)| {
                     session = Some(opened);
                     checkpoint
                 })

@@ -1,11 +1,13 @@
 //! Aliases, and readers who follow them.
 
+use std::collections::BTreeMap;
 use std::thread;
+use std::time::Duration;
 
 use materializer_model::definition::{RedisShape, RedisTarget};
 use materializer_model::ports::{AliasPointer, Expect, Sink, SinkAdmin, SinkError};
-use materializer_model::{Offset, SinkId, Unit, VersionNumber, ViewName};
-use materializer_sinks::redis::{Read, ReadRequest, RedisSink, Reply, ViewReads};
+use materializer_model::{Offset, SinkId, Unit, VersionId, VersionNumber, ViewName};
+use materializer_sinks::redis::{Read, ReadRequest, RedisSink, Reply, ViewReads, find_traces};
 
 use crate::faults::{apply, commit, token};
 use crate::place::{admin, admin_of, place, sink, target};
@@ -244,4 +246,36 @@ fn an_alias_leads_to_no_version_of_which_one_shard_is_missing() {
         };
         assert_eq!(found, expected);
     }
+}
+
+#[test]
+#[ignore = "needs redis-server: ./dev test"]
+fn what_another_catalog_s_history_left_is_told_and_not_built_on() {
+    let server = Server::start();
+    let settings = server.settings();
+    let installation = place(settings.clone()).installation;
+    assert_eq!(find_traces(&settings, &installation), Ok(None));
+    fill(&server);
+    let mut coordinator = admin(server.settings());
+    assert_eq!(coordinator.move_alias(&view(), &pointer(2, 40)), Ok(()));
+    let version = |number| VersionId {
+        view: view(),
+        number: VersionNumber(number),
+    };
+    let retired = coordinator.retire(&version(1), Offset(57), Duration::MAX);
+    assert!(retired.is_ok_and(|retired| retired.finished));
+
+    let traces = find_traces(&settings, &installation).expect("read");
+    let traces = traces.expect("marked");
+    assert_eq!(traces.mark.catalog, place(settings.clone()).catalog);
+    assert_eq!(traces.aliases, BTreeMap::from([(view(), pointer(2, 40))]));
+    assert_eq!(traces.claimed, BTreeMap::from([(version(2), 1)]));
+    assert_eq!(traces.retired, BTreeMap::from([(version(1), Offset(57))]));
+
+    let unit: Unit = "products/v2/c0/s0".parse().expect("a unit");
+    let mut another = sink(settings.clone(), &unit).claimed_from(5);
+    let taken = another.open(&token(9), Expect::Maybe);
+    assert!(matches!(taken, Err(SinkError::Damaged(_))), "{taken:?}");
+    let mut same = sink(settings, &unit).claimed_from(1);
+    assert!(same.open(&token(9), Expect::Maybe).is_ok());
 }

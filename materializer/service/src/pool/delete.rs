@@ -70,7 +70,7 @@ impl Pool {
 fn unneeded(wanted: &BTreeMap<Unit, Directive>, state: &State, me: &WorkerId) -> BTreeSet<Unit> {
     let claimed = state.follower.reports().claimed();
     let ours = claimed.filter(|unit| {
-        let owner = state.owner(unit);
+        let owner = state.follower.owner(unit);
         owner.is_some_and(|(_, claim)| claim.worker == *me) && is_held(state, unit)
     });
     let unneeded = ours.filter(|unit| {

@@ -198,7 +198,7 @@ impl Pool {
     /// those that read by another `from` than the version has by now: they are opened anew with it.
     fn direct(&mut self, wanted: &BTreeMap<Unit, Directive>, state: &State) {
         for (unit, running) in &self.units {
-            let owner = state.owner(unit);
+            let owner = state.follower.owner(unit);
             let ours = owner.is_some_and(|(token, _)| token == running.token);
             let version = state.follower.catalog().version(&unit.version);
             let newest = version.is_some_and(|version| version.definition.from == running.from);
@@ -236,7 +236,10 @@ impl Pool {
         let jitter = Duration::from_millis(u64::try_from(roll).unwrap_or(0));
         let held = is_held(state, unit);
         let silence = state.silence(unit, now).unwrap_or(Duration::MAX);
-        let owner = state.owner(unit).map(|(_, claim)| (&claim.worker, silence));
+        let owner = state
+            .follower
+            .owner(unit)
+            .map(|(_, claim)| (&claim.worker, silence));
         let sibling = |other: &Unit| other.version == unit.version;
         let facts = Facts {
             owner,

@@ -209,7 +209,7 @@ fn until(pool: &mut Pool, what: &str, holds: impl Fn(&Pool, &State) -> bool) {
 fn owners(state: &State) -> Vec<String> {
     let units = state.follower.reports().claimed();
     units
-        .filter_map(|unit| state.owner(unit))
+        .filter_map(|unit| state.follower.owner(unit))
         .map(|(_, claim)| claim.worker.to_string())
         .collect()
 }
