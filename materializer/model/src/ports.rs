@@ -195,6 +195,11 @@ pub trait Sink: Send {
     /// place is another catalog's, retired, or empty although data is expected.
     fn open(&mut self, me: &Token, expect: Expect) -> Result<Option<Checkpoint>, SinkError>;
 
+    /// Returns what the last [`Sink::open`] found of commits in parts: where the furthest one ends of
+    /// which some parts were written and the last was not. Up to there rows may be ahead of the
+    /// checkpoint, until it is there, too. `None` of a sink that writes each commit at once.
+    fn unfinished(&self) -> Option<&Checkpoint>;
+
     /// Says whether the sink can take a mutation. Pure; asked while the record is still known.
     ///
     /// # Errors

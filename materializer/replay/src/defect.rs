@@ -41,12 +41,14 @@ pub enum Defect {
     OtherShardsRead,
     /// The checkpoint passes dead letters that are not acknowledged.
     LettersUnacknowledged,
+    /// Nobody asks whether the log still holds what parts of a commit were read from.
+    PartsUnproved,
 }
 
 #[cfg(feature = "mutations")]
 impl Defect {
     /// Every defect.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::CheckpointBeforeData,
         Self::UnseenDeleteDropped,
         Self::BarZero,
@@ -64,5 +66,6 @@ impl Defect {
         Self::CutIgnored,
         Self::OtherShardsRead,
         Self::LettersUnacknowledged,
+        Self::PartsUnproved,
     ];
 }

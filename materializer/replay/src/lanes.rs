@@ -38,6 +38,15 @@ struct Unseen {
     earliest: LeaderEpoch,
 }
 
+/// Where a commit in parts ends whose last part did not come.
+#[derive(Clone, Copy, Debug)]
+struct Unfinished {
+    next: Offset,
+    epoch: Option<LeaderEpoch>,
+    /// Whether the log was the one that was read up to there, under the leader that was last heard of.
+    proved: bool,
+}
+
 /// One partition that is read.
 #[derive(Clone, Debug)]
 pub(crate) struct Lane {
@@ -52,6 +61,10 @@ pub(crate) struct Lane {
     pub(crate) epoch_stored: Option<LeaderEpoch>,
     /// What stands just before `next`, where that was not seen.
     unseen: Option<Unseen>,
+    /// Up to where rows may be ahead of the checkpoint.
+    unfinished: Option<Unfinished>,
+    /// The epoch of the leader that was last heard of.
+    leader: Option<LeaderEpoch>,
     /// The next offset as the sink's checkpoint has it.
     pub(crate) committed: Offset,
     /// Broker time of the newest sampled end that the committed position has reached.
@@ -75,6 +88,8 @@ impl Lane {
             epoch: at.epoch,
             epoch_stored: at.epoch,
             unseen: None,
+            unfinished: None,
+            leader: None,
             committed: at.next,
             anchor: at.anchor,
             ends: EndTrack::default(),
@@ -112,6 +127,12 @@ impl Lane {
     /// stands before it, and is of the earliest epoch that this can be of, it is of that one.
     pub(crate) fn observe(&mut self, end: &End) {
         self.ends.observe(end);
+        if end.epoch != self.leader {
+            self.leader = end.epoch;
+            if let Some(unfinished) = &mut self.unfinished {
+                unfinished.proved = false;
+            }
+        }
         if let Some(unseen) = self.unseen
             && end.asked >= unseen.passed
             && end.stable >= self.next
@@ -119,6 +140,31 @@ impl Lane {
         {
             self.epoch = end.epoch;
             self.unseen = None;
+        }
+    }
+
+    /// Notes that rows may be ahead of the checkpoint up to a position.
+    pub(crate) fn is_ahead_to(&mut self, at: &Position) {
+        self.unfinished = (at.next > self.next).then_some(Unfinished {
+            next: at.next,
+            epoch: at.epoch,
+            proved: false,
+        });
+    }
+
+    /// Returns up to where rows may be ahead of the checkpoint, if it has to be proved that the log still is
+    /// the one that was read up to there: once under each leader, and before what was read of it since is
+    /// committed.
+    pub(crate) fn unproved(&self) -> Option<(Offset, Option<LeaderEpoch>)> {
+        let end = self.unfinished.as_ref()?;
+        (!end.proved || self.next >= end.next).then_some((end.next, end.epoch))
+    }
+
+    /// Takes in that this is so.
+    pub(crate) fn prove(&mut self) {
+        self.unfinished.take_if(|end| self.next >= end.next);
+        if let Some(end) = &mut self.unfinished {
+            end.proved = true;
         }
     }
 
@@ -182,6 +228,11 @@ impl Lanes {
                 epoch: lane.epoch.filter(|_| !is_planted(Defect::CutIgnored)),
             })
             .collect()
+    }
+
+    /// Says whether rows may be ahead of the checkpoint: a commit in parts was begun and is not passed yet.
+    pub(crate) fn are_ahead(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.unfinished.is_some())
     }
 
     /// Says whether more was taken in than is committed.

@@ -11,7 +11,9 @@ mod commit;
 mod open;
 mod report;
 mod take;
+mod unfinished;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -146,6 +148,8 @@ pub struct Worker {
     rows: RowBatch,
     rows_taken: usize,
     scratch: Vec<Mutation>,
+    /// The lanes of which the log is asked whether it still is the one that parts of a commit were read from.
+    proving: BTreeSet<usize>,
     /// The poison before which the unit stands.
     blocked: Option<Failure>,
     /// Why and until when the log is not asked.
@@ -184,6 +188,7 @@ impl Worker {
             rows: RowBatch::default(),
             rows_taken: 0,
             scratch: Vec::new(),
+            proving: BTreeSet::new(),
             blocked: None,
             log_wait: None,
             log_backoff: Backoff::default(),
@@ -273,6 +278,9 @@ impl Worker {
     fn turn(&mut self, directive: &Directive) -> Result<Step, Halt> {
         self.settle(directive)?;
         self.watch()?;
+        if self.prove_unfinished()? {
+            return Ok(Step::Again);
+        }
         if self.outstanding.is_none() && self.is_due(directive) {
             let submitted = self.timed(|work| &mut work.submitting, Self::submit);
             if submitted? {
@@ -356,6 +364,7 @@ impl Worker {
         self.rows.clear();
         self.rows_taken = 0;
         self.log_wait = None;
+        self.proving.clear();
         Ok(())
     }
 
@@ -415,6 +424,7 @@ impl Worker {
         self.batch = Batch::default();
         self.outstanding = None;
         self.lanes = None;
+        self.proving.clear();
         self.rows.clear();
         self.rows_taken = 0;
         self.blocked = None;

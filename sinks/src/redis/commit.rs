@@ -1,9 +1,13 @@
 //! Writing a commit: in parts, each a compare-and-set, of which only the last moves the checkpoint.
+//!
+//! The first of several stores where the commit ends, the last removes that: whoever opens the unit after
+//! some of them is told up to where rows may be ahead of the checkpoint. A later commit that ends before
+//! there leaves it in place.
 
 use ::redis::Value;
 use materializer_model::definition::RedisShape;
 use materializer_model::ports::{SinkError, Usage};
-use materializer_model::{Change, Commit, Mutation, Row, Timestamp, Unit};
+use materializer_model::{Change, Checkpoint, Commit, Mutation, Row, Timestamp, Unit};
 
 use super::connection::string;
 use super::keys::UnitKeys;
@@ -34,18 +38,43 @@ impl Session {
         let before = commit.previous.as_ref().map(|at| at.encode().into_bytes());
         let after = commit.checkpoint.encode();
         let mut rest = commit.batch.mutations();
+        let mut begins = part_len(rest) < rest.len();
         loop {
             self.check_held(unit, before.as_deref())?;
             let (part, later) = rest.split_at(part_len(rest));
             rest = later;
-            let checkpoint = rest.is_empty().then_some(after.as_str());
+            let until = std::mem::take(&mut begins).then(|| self.begin_parts(commit));
+            let beside = if let Some(until) = &until {
+                Beside::Unfinished(until)
+            } else if !rest.is_empty() {
+                Beside::Nothing
+            } else {
+                Beside::Checkpoint {
+                    at: &after,
+                    finishes: self.finishes_parts(commit),
+                }
+            };
             self.pack.clear();
-            pack_part(&mut self.pack, &self.keys, shape, part, checkpoint);
+            pack_part(&mut self.pack, &self.keys, shape, part, beside);
             self.write_part(unit)?;
             if rest.is_empty() {
                 return Ok(());
             }
         }
+    }
+
+    /// Takes in that rows may be ahead up to the end of a commit, and returns what says so.
+    fn begin_parts(&mut self, commit: &Commit) -> String {
+        let ends = &commit.checkpoint;
+        let until = self.unfinished.get_or_insert_with(|| ends.clone());
+        until.raise_to(ends);
+        until.encode()
+    }
+
+    /// Says whether rows were ahead, and are not any more once a commit is whole.
+    fn finishes_parts(&mut self, commit: &Commit) -> bool {
+        let passed = |until: &mut Checkpoint| !commit.checkpoint.is_behind(until);
+        self.unfinished.take_if(passed).is_some()
     }
 
     /// Compares what was read under the `WATCH` with what we wrote last.
@@ -115,6 +144,20 @@ fn part_len(mutations: &[Mutation]) -> usize {
     mutations.len().min(PART_KEYS)
 }
 
+/// What one transaction writes beside its rows.
+#[derive(Clone, Copy, Debug)]
+enum Beside<'a> {
+    Nothing,
+    /// With the first of several parts: up to where rows are ahead from here on.
+    Unfinished(&'a str),
+    /// With the last part, or the only one.
+    Checkpoint {
+        at: &'a str,
+        /// Whether rows were ahead, and are not any more.
+        finishes: bool,
+    },
+}
+
 /// Packs one transaction. No key is changed by two mutations of a batch, so only what is removed
 /// before it is written anew must come first.
 fn pack_part(
@@ -122,7 +165,7 @@ fn pack_part(
     keys: &UnitKeys,
     shape: RedisShape,
     mutations: &[Mutation],
-    checkpoint: Option<&str>,
+    beside: Beside<'_>,
 ) {
     pack.command(&["MULTI"]);
     let removed = |mutation: &&Mutation| shape == RedisShape::Hash || upsert(mutation).is_none();
@@ -131,8 +174,15 @@ fn pack_part(
         RedisShape::Json | RedisShape::Bytes => pack_strings(pack, keys, mutations),
         RedisShape::Hash => pack_hashes(pack, keys, mutations),
     }
-    if let Some(checkpoint) = checkpoint {
-        pack.command(&["SET", &keys.checkpoint, checkpoint]);
+    match beside {
+        Beside::Nothing => {}
+        Beside::Unfinished(until) => pack.command(&["SET", &keys.unfinished, until]),
+        Beside::Checkpoint { at, finishes } => {
+            pack.command(&["SET", &keys.checkpoint, at]);
+            if finishes {
+                pack.command(&["DEL", &keys.unfinished]);
+            }
+        }
     }
     pack.command(&["EXEC"]);
 }
@@ -256,20 +306,16 @@ mod tests {
         commands.map(words).collect()
     }
 
-    fn check(
-        shape: RedisShape,
-        mutations: &[Mutation],
-        checkpoint: Option<&str>,
-        expected: &[&str],
-    ) {
+    fn check(shape: RedisShape, mutations: &[Mutation], beside: Beside<'_>, expected: &[&str]) {
         let keys = UnitKeys {
             mark: "mark".into(),
             token: "token".into(),
             checkpoint: "checkpoint".into(),
+            unfinished: "unfinished".into(),
             row: "p:".into(),
         };
         let mut pack = Pack::default();
-        pack_part(&mut pack, &keys, shape, mutations, checkpoint);
+        pack_part(&mut pack, &keys, shape, mutations, beside);
         assert_eq!(lines(&pack), expected);
         assert_eq!(pack.commands(), expected.len());
     }
@@ -291,19 +337,29 @@ mod tests {
             "SET checkpoint at",
             "EXEC",
         ];
-        check(RedisShape::Json, &mutations, Some("at"), &expected);
-        check(
-            RedisShape::Json,
-            &[],
-            Some("at"),
-            &["MULTI", "SET checkpoint at", "EXEC"],
-        );
-        check(
-            RedisShape::Bytes,
-            &mutations[1..2],
-            None,
-            &["MULTI", "UNLINK p:b", "EXEC"],
-        );
+        let whole = Beside::Checkpoint {
+            at: "at",
+            finishes: false,
+        };
+        let empty = ["MULTI", "SET checkpoint at", "EXEC"];
+        check(RedisShape::Json, &mutations, whole, &expected);
+        check(RedisShape::Json, &[], whole, &empty);
+    }
+
+    #[test]
+    fn the_first_of_several_parts_says_where_they_end_and_the_last_one_takes_it_back() {
+        let last = Beside::Checkpoint {
+            at: "at",
+            finishes: true,
+        };
+        for (beside, expected) in [
+            (Beside::Unfinished("at"), &["SET unfinished at"][..]),
+            (Beside::Nothing, &[]),
+            (last, &["SET checkpoint at", "DEL unfinished"]),
+        ] {
+            let expected = [&["MULTI", "UNLINK p:b"], expected, &["EXEC"]].concat();
+            check(RedisShape::Bytes, &[mutation("b", None)], beside, &expected);
+        }
     }
 
     #[test]
@@ -320,7 +376,7 @@ mod tests {
             "PEXPIREAT p:a 99",
             "EXEC",
         ];
-        check(RedisShape::Hash, &mutations, None, &expected);
+        check(RedisShape::Hash, &mutations, Beside::Nothing, &expected);
     }
 
     #[test]

@@ -38,6 +38,15 @@ pub(super) fn checkpoint(
     format!("{i}::{view}:{number}:s{shard}:checkpoint")
 }
 
+/// Returns the key that says where a shard's commit in parts ends whose last part did not come.
+pub(super) fn unfinished(
+    i: &Installation,
+    VersionId { view, number }: &VersionId,
+    shard: u16,
+) -> String {
+    format!("{i}::{view}:{number}:s{shard}:unfinished")
+}
+
 /// Returns what the key of every row of a version begins with. Nothing else does.
 pub(super) fn rows(i: &Installation, VersionId { view, number }: &VersionId) -> String {
     format!("{i}:{view}:{number}:")
@@ -72,6 +81,7 @@ pub(super) struct UnitKeys {
     pub(super) mark: String,
     pub(super) token: String,
     pub(super) checkpoint: String,
+    pub(super) unfinished: String,
     /// What stands before a row's own key.
     pub(super) row: String,
 }
@@ -86,6 +96,7 @@ impl UnitKeys {
             mark: mark(i),
             token: token(i, &unit.version, unit.shard),
             checkpoint: checkpoint(i, &unit.version, unit.shard),
+            unfinished: unfinished(i, &unit.version, unit.shard),
             row: rows(i, &unit.version) + literal(target)?,
         })
     }
@@ -115,6 +126,7 @@ mod tests {
         assert_eq!(alias(&i, &unit.version.view), "main::products:alias");
         assert_eq!(keys.token, "main::products:v7:s1:token");
         assert_eq!(keys.checkpoint, "main::products:v7:s1:checkpoint");
+        assert_eq!(keys.unfinished, "main::products:v7:s1:unfinished");
         assert_eq!(keys.row, "main:products:v7:product:");
         assert_eq!(rows_pattern(&i, &unit.version), "main:products:v7:*");
     }

@@ -1,6 +1,6 @@
 //! Taking a unit: who owns it, whether the place is ours, and the order of a takeover.
 //!
-//! 1. Under `WATCH` of mark, token and checkpoint the three are read and judged.
+//! 1. Under `WATCH` of mark, token, checkpoint and the end of an unfinished commit these are read and judged.
 //! 2. The token is written by compare-and-set, also where it is ours already: that voids whatever an
 //!    older connection, of ours or of another owner, still has in a socket's buffer.
 //! 3. In the same round trip the next `WATCH` is set and token and checkpoint are read again: they
@@ -53,6 +53,8 @@ pub(super) struct Session {
     pub(super) keys: UnitKeys,
     pub(super) me: Token,
     pub(super) held: Held,
+    /// Up to where rows may be ahead of the checkpoint, as it is stored.
+    pub(super) unfinished: Option<Checkpoint>,
     pub(super) usage: Usage,
     pub(super) parts_written: u64,
     /// The room for the next transaction.
@@ -64,6 +66,7 @@ struct Taken {
     mark: Mark,
     held: Held,
     checkpoint: Option<Checkpoint>,
+    unfinished: Option<Checkpoint>,
 }
 
 /// With what a unit is taken.
@@ -104,6 +107,7 @@ impl Owner {
                 keys: self.keys.clone(),
                 me: taker.me.clone(),
                 held: taken.held,
+                unfinished: taken.unfinished,
                 usage: facts.usage(),
                 parts_written: 0,
                 pack: Pack::default(),
@@ -123,12 +127,13 @@ impl Owner {
             mark: mark_key,
             token: token_key,
             checkpoint: checkpoint_key,
+            unfinished: unfinished_key,
             ..
         } = &self.keys;
         let mut look = Pack::default();
-        look.command(&["WATCH", mark_key, token_key, checkpoint_key]);
+        look.command(&["WATCH", mark_key, token_key, checkpoint_key, unfinished_key]);
         // Not `MGET`: that shows a key of another type as missing.
-        for key in [mark_key, token_key, checkpoint_key] {
+        for key in [mark_key, token_key, checkpoint_key, unfinished_key] {
             look.command(&["GET", key]);
         }
         let mut replies = connection.ask(&look)?.into_iter().skip(1);
@@ -138,16 +143,11 @@ impl Owner {
             token: next()?,
             checkpoint: next()?,
         };
+        let unfinished = next()?;
         check_age(&self.unit, &found, taker.claims_from)?;
         judge(&self.unit, &found, mark.is_some(), me, taker.expect)?;
-        let checkpoint = found
-            .checkpoint
-            .as_deref()
-            .map(Checkpoint::decode)
-            .transpose()
-            .map_err(|fault| {
-                SinkError::Damaged(format!("checkpoint of `{}`: {fault}", self.unit))
-            })?;
+        let checkpoint = self.decode("checkpoint", found.checkpoint.as_deref())?;
+        let unfinished = self.decode("unfinished commit", unfinished.as_deref())?;
 
         let is_marked = mark.is_some();
         let mark = mark.unwrap_or_else(|| Mark {
@@ -172,7 +172,15 @@ impl Owner {
             mark,
             held,
             checkpoint,
+            unfinished,
         }))
+    }
+
+    fn decode(&self, what: &str, stored: Option<&[u8]>) -> Result<Option<Checkpoint>, SinkError> {
+        stored
+            .map(Checkpoint::decode)
+            .transpose()
+            .map_err(|fault| SinkError::Damaged(format!("{what} of `{}`: {fault}", self.unit)))
     }
 }
 

@@ -1,9 +1,9 @@
 //! What comes before a version's rows are deleted.
 //!
-//! The tokens become permanent retired marks and the checkpoints go, in one transaction; every attached
-//! replica acknowledges that (and with it all that was written before, the alias among it); then rows.
-//! A pass over all keys that began after the mark finds every row, since nobody can write one any
-//! more.
+//! The tokens become permanent retired marks and the checkpoints go, with the ends of unfinished commits,
+//! in one transaction; every attached replica acknowledges that (and with it all that was written before,
+//! the alias among it); then rows. A pass over all keys that began after the mark finds every row, since
+//! nobody can write one any more.
 
 use ::redis::Value;
 use materializer_model::ports::{AliasPointer, SinkError};
@@ -34,8 +34,13 @@ pub(super) fn mark_retired(
     let tokens: Vec<_> = (0..shards)
         .map(|shard| keys::token(i, version, shard))
         .collect();
-    let checkpoints: Vec<_> = (0..shards)
-        .map(|shard| keys::checkpoint(i, version, shard))
+    let removed: Vec<_> = (0..shards)
+        .flat_map(|shard| {
+            [
+                keys::checkpoint(i, version, shard),
+                keys::unfinished(i, version, shard),
+            ]
+        })
         .collect();
     let is_marked = check_mark(place, connection)?.is_some();
     let mut look = Pack::default();
@@ -77,10 +82,10 @@ pub(super) fn mark_retired(
             write.command(&["SET", token, &retired(at)]);
         }
     }
-    write.begin(1 + checkpoints.len());
+    write.begin(1 + removed.len());
     write.part(b"UNLINK");
-    for checkpoint in &checkpoints {
-        write.part(checkpoint.as_bytes());
+    for key in &removed {
+        write.part(key.as_bytes());
     }
     write.command(&["EXEC"]);
     let executed = connection.ask(&write)?.pop().unwrap_or_default();

@@ -39,6 +39,7 @@ enum Task {
 struct Report {
     task: u64,
     outcome: Result<Option<Checkpoint>, SinkError>,
+    unfinished: Option<Checkpoint>,
     usage: Usage,
 }
 
@@ -57,6 +58,7 @@ pub struct RedisSink {
     last_task: u64,
     outstanding: Option<u64>,
     open_timeout: Duration,
+    unfinished: Option<Checkpoint>,
     usage: Usage,
 }
 
@@ -98,6 +100,7 @@ impl RedisSink {
             last_task: 0,
             outstanding: None,
             open_timeout,
+            unfinished: None,
             usage: Usage::default(),
         })
     }
@@ -128,6 +131,7 @@ impl RedisSink {
             match self.reports.recv_timeout(wait) {
                 Ok(report) if report.task == task => {
                     self.usage = report.usage;
+                    self.unfinished = report.unfinished;
                     return Some(report.outcome);
                 }
                 Ok(_) => {}
@@ -159,6 +163,10 @@ impl Sink for RedisSink {
         }))?;
         self.wait(task, self.open_timeout)
             .unwrap_or_else(|| Err(self.unavailable("opening it took too long")))
+    }
+
+    fn unfinished(&self) -> Option<&Checkpoint> {
+        self.unfinished.as_ref()
     }
 
     fn check(&self, mutation: &Mutation) -> Result<(), Poison> {
@@ -240,6 +248,7 @@ fn work(mut owner: Owner, to_do: &Receiver<(u64, Task)>, done: &SyncSender<Repor
             },
         };
         let usage = session.as_ref().map_or(Usage::default(), |open| open.usage);
+        let unfinished = session.as_ref().and_then(|open| open.unfinished.clone());
         if outcome.is_err() {
             session = None;
         }
@@ -247,6 +256,7 @@ fn work(mut owner: Owner, to_do: &Receiver<(u64, Task)>, done: &SyncSender<Repor
             .send(Report {
                 task,
                 outcome,
+                unfinished,
                 usage,
             })
             .is_err()

@@ -158,6 +158,11 @@ impl Sink for TantivySink {
         found
     }
 
+    /// A commit of an index is never in parts.
+    fn unfinished(&self) -> Option<&Checkpoint> {
+        None
+    }
+
     fn check(&self, mutation: &Mutation) -> Result<(), Poison> {
         match &mutation.change {
             Change::Upsert { row, .. } => {

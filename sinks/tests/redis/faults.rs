@@ -7,8 +7,9 @@ use std::time::Duration;
 use materializer_model::definition::RedisShape;
 use materializer_model::ports::{Expect, Sink, SinkAdmin, SinkError, SinkReader};
 use materializer_model::{
-    Bar, Batch, CatalogId, Change, Checkpoint, ClaimId, Commit, Counts, Key, Mutation, Offset,
-    Origin, Partition, Row, SinkId, Token, Topic, Unit,
+    Bar, Batch, CatalogId, Change, Checkpoint, ClaimId, Commit, Counts, Key, LeaderEpoch, Mutation,
+    Offset, Origin, Partition, Position, Row, SinkId, Timestamp, Token, Topic, TopicCheckpoint,
+    TopicId, Unit,
 };
 use materializer_sinks::redis::{RedisPlace, RedisReader, RedisSink, read_mark};
 
@@ -334,4 +335,67 @@ fn nothing_is_deleted_before_every_replica_knows_of_the_retirement() {
     let retired = retired.expect("retired in 30 s");
     assert_eq!((retired.deleted, retired.finished), (10, true));
     assert_eq!(contents(&server), (None, Vec::new()));
+}
+
+#[test]
+#[ignore = "needs redis-server: ./dev test"]
+fn a_commit_that_stopped_between_its_parts_is_told_until_a_later_one_is_past_its_end() {
+    let at = |seq: u64| Checkpoint {
+        topics: BTreeMap::from([(
+            Topic::new("t"),
+            TopicCheckpoint {
+                id: TopicId("id".into()),
+                partitioner: None,
+                partitions: BTreeMap::from([(
+                    Partition(0),
+                    Position {
+                        next: Offset(seq * 10),
+                        epoch: Some(LeaderEpoch(3)),
+                        anchor: Timestamp(0),
+                    },
+                )]),
+            },
+        )]),
+        ..commit(seq, 0, "").checkpoint.clone()
+    };
+    let numbered = |previous: Option<u64>, seq: u64, keys: usize| {
+        Arc::new(Commit {
+            batch: commit(seq, keys, &seq.to_string()).batch.clone(),
+            previous: previous.map(at),
+            checkpoint: at(seq),
+        })
+    };
+    let server = Server::start();
+    let mut writer = sink(server.settings(), &unit());
+    assert_eq!(writer.open(&token(1), Expect::Maybe), Ok(None));
+    apply(&mut writer, &numbered(None, 1, 1)).expect("written");
+    // The second of its two parts does not fit.
+    let full = writer.usage().bytes.expect("told at the open") + 4_000_000;
+    server.command::<()>(&format!("CONFIG SET maxmemory {full}"));
+    let mut batch = commit(5, 500, "5").batch.clone();
+    let large = commit(5, 501, &"x".repeat(4_000_000));
+    batch.put(large.batch.mutations()[500].clone());
+    let split = Arc::new(Commit {
+        batch,
+        previous: Some(at(1)),
+        checkpoint: at(5),
+    });
+    let refused = apply(&mut writer, &split);
+    assert!(matches!(refused, Err(SinkError::Full(_))), "{refused:?}");
+    assert_eq!(contents(&server), (Some(1), vec!["5".to_owned()]));
+    server.command::<()>("CONFIG SET maxmemory 0");
+
+    for (claim, seq, ends) in [(2, 2, Some(5)), (3, 4, Some(5)), (4, 5, None)] {
+        let mut writer = sink(server.settings(), &unit());
+        let found = writer.open(&token(claim), Expect::Data).expect("opened");
+        assert_eq!(writer.unfinished(), Some(&at(5)), "before {seq}");
+        let previous = found.map(|at| at.seq);
+        apply(&mut writer, &numbered(previous, seq, 1)).expect("written");
+        writer
+            .open(&token(claim), Expect::Data)
+            .expect("opened again");
+        assert_eq!(writer.unfinished(), ends.map(at).as_ref(), "after {seq}");
+    }
+    let keys = server.command::<u64>("EXISTS main::products:v1:s0:unfinished");
+    assert_eq!(keys, 0);
 }

@@ -162,8 +162,8 @@ impl Oracle {
         }
     }
 
-    /// Says whether a record of some positions, and before others, makes this of a key's row: what a part
-    /// of a commit has written whose last part did not come.
+    /// Says whether a record of some positions, and before others, makes this of a key's row, or did before
+    /// it was lost: what a part of a commit has written whose last part did not come.
     #[must_use]
     pub fn makes(
         &self,
@@ -175,12 +175,17 @@ impl Oracle {
         from.iter().any(|(partition, from)| {
             let until = until.get(partition).copied().unwrap_or(0);
             let span = *from..until;
-            self.records(*partition, None).iter().any(|record| {
-                span.contains(&record.offset)
-                    && record.fate == Fate::Visible
-                    && record.key == key
-                    && self.row(&record.value) == Some(row)
-            })
+            let lost = self.cut.iter().filter(|cut| cut.partition == *partition);
+            let lost = lost.flat_map(|cut| &cut.written);
+            self.records(*partition, None)
+                .iter()
+                .chain(lost)
+                .any(|record| {
+                    span.contains(&record.offset)
+                        && record.fate == Fate::Visible
+                        && record.key == key
+                        && self.row(&record.value) == Some(row)
+                })
         })
     }
 }

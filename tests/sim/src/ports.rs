@@ -132,6 +132,10 @@ impl Sink for SimSink {
         self.life.around("open", || self.inner.open(me, expect))
     }
 
+    fn unfinished(&self) -> Option<&Checkpoint> {
+        self.inner.unfinished()
+    }
+
     fn check(&self, _mutation: &Mutation) -> Result<(), Poison> {
         Ok(())
     }

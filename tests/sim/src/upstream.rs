@@ -196,15 +196,21 @@ impl Upstream {
         }
     }
 
-    /// Elects a leader of one partition that lacks its end: anything, or from a transaction's marker on.
-    /// Its producers go on.
-    pub(crate) fn cut(&mut self) {
+    /// Elects a leader of one partition that lacks its end: anything, or from a transaction's marker on, or
+    /// from a record on by which the rows of a unit are ahead. Its producers go on.
+    pub(crate) fn cut(&mut self, stored: &Stored) {
         let partition = self.some_partition();
         let high = self.ends()[&partition].high;
         let back = self.shared.below(CUT_MAX.min(high.0) + 1);
-        let to = match self.markers.get(&partition) {
-            Some(marker) if self.shared.chance(500) => *marker,
-            Some(_) | None => Offset(high.0 - back),
+        let next = |at: &Checkpoint| at.position(&self.topic, partition).map(|at| at.next);
+        let ahead = stored.unfinished.as_ref().and_then(next);
+        let ahead = ahead.zip(stored.checkpoint.as_ref().and_then(next));
+        let to = match (self.markers.get(&partition), ahead) {
+            (_, Some((until, from))) if until > from && self.shared.chance(500) => {
+                Offset(from.0 + self.shared.below(until.0 - from.0))
+            }
+            (Some(marker), _) if self.shared.chance(500) => *marker,
+            (Some(_) | None, _) => Offset(high.0 - back),
         };
         let to = self
             .clean
@@ -247,6 +253,18 @@ impl Upstream {
             return Some(false);
         };
         Some(read? < written)
+    }
+
+    /// Says whether rows may be ahead of a checkpoint by a record that was lost; `None` as above.
+    pub(crate) fn parts_are_lost(&self, stored: &Stored) -> Option<bool> {
+        let (Some(cut), Some(until)) = (&self.cut, &stored.unfinished) else {
+            return Some(false);
+        };
+        let next = |at: &Checkpoint| at.position(&self.topic, cut.partition).map(|at| at.next);
+        if next(until) <= stored.checkpoint.as_ref().and_then(next) {
+            return Some(false);
+        }
+        self.reads_lost(until)
     }
 
     /// Makes the topic anew, with as many partitions and other records, more or fewer.

@@ -79,6 +79,7 @@ impl MemoryStore {
             part_keys: usize::MAX,
             under_way: None,
             settled: None,
+            unfinished: None,
         }
     }
 
@@ -152,7 +153,7 @@ impl MemoryStore {
     }
 
     /// Returns where the furthest commit ends of which some parts were written and the last was not:
-    /// until the checkpoint is there, rows may be ahead of it.
+    /// until the checkpoint is there, rows may be ahead of it. Written and removed together with rows.
     #[must_use]
     pub fn unfinished(&self, unit: &Unit) -> Option<Checkpoint> {
         let state = lock(&self.0);
@@ -180,6 +181,8 @@ pub struct MemorySink {
     /// The commit whose parts are being written, and how many of its keys are.
     under_way: Option<(Arc<Commit>, usize)>,
     settled: Option<Checkpoint>,
+    /// As the last opening found it.
+    unfinished: Option<Checkpoint>,
 }
 
 impl MemorySink {
@@ -259,7 +262,12 @@ impl Sink for MemorySink {
         unit.token = Some(me.clone());
         unit.opened = openings;
         self.session = Some((me.clone(), unit.opened));
+        self.unfinished = unit.unfinished.clone();
         Ok(unit.checkpoint.clone())
+    }
+
+    fn unfinished(&self) -> Option<&Checkpoint> {
+        self.unfinished.as_ref()
     }
 
     fn check(&self, _mutation: &Mutation) -> Result<(), Poison> {

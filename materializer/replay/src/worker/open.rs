@@ -144,6 +144,7 @@ impl Worker {
                 Some(held) => self.resumed(held, &facts, asked)?,
                 None => self.begun(&facts, asked, &ends, broker)?,
             };
+            let lanes = self.with_unfinished(lanes);
             info!(unit = %self.settings.unit, partitions = lanes.lanes.len(), resumed = self.committed.is_some(), "reading");
             self.lanes = Some(lanes);
         } else {

@@ -69,7 +69,8 @@ impl Worker {
             held_back: lanes.filter_map(|lane| lane.ends.held_back()).max(),
         };
         let gates = gates::evaluate(&evidence, &directive.gates);
-        let is_well = matches!(self.state, State::Open) && self.rewind.is_none();
+        let ahead = self.lanes.as_ref().is_some_and(Lanes::are_ahead);
+        let is_well = matches!(self.state, State::Open) && self.rewind.is_none() && !ahead;
         let all_hold = is_well && gates.iter().all(|gate| gate.holds);
         self.reading.held.note(all_hold, now);
         self.reading.held_for = self.reading.held.time(now);
@@ -130,6 +131,9 @@ impl Worker {
         let waits = match &self.state {
             State::Closed { why, .. } => Some(why.clone()),
             State::Stopped { .. } | State::Left(_) => None,
+            State::Open if !self.proving.is_empty() => {
+                Some("the log, which is to show that it holds what was read".to_owned())
+            }
             State::Open => match (&self.log_wait, &self.outstanding) {
                 (Some((_, why)), _) => Some(why.clone()),
                 (None, Some(_)) if self.batch.weight() >= self.settings.pacing.fold_bytes_max => {

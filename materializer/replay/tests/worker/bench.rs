@@ -145,6 +145,8 @@ pub(crate) struct Bench {
     pub(crate) definition: ViewDefinition,
     pub(crate) directive: Directive,
     pub(crate) unit: Unit,
+    /// How many keys the sink writes at once.
+    pub(crate) part_keys: usize,
     /// Whether the broker delivers nothing to the next worker.
     pub(crate) hears_nothing: bool,
 }
@@ -175,6 +177,7 @@ impl Bench {
             },
             topic,
             unit,
+            part_keys: usize::MAX,
             hears_nothing: false,
         }
     }
@@ -218,7 +221,7 @@ impl Bench {
             },
             observer: Arc::new(self.log.observer(clock.clone())),
             derive: Arc::new(Plain),
-            sink: Box::new(self.store.sink(&self.unit)),
+            sink: Box::new(self.store.sink(&self.unit).in_parts(self.part_keys)),
             dead_letters: Box::new(Acknowledging {
                 sent: Vec::new(),
                 acknowledged: self.letters.clone(),

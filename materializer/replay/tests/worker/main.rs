@@ -3,6 +3,7 @@
 
 mod bench;
 mod directives;
+mod parts;
 mod poison;
 mod refusals;
 mod work;

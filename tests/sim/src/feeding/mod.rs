@@ -51,8 +51,12 @@ impl Loss {
         match self {
             Self::None => false,
             Self::Flush | Self::Recreated => matches!(health, Some(Health::Damaged { .. })),
-            Self::Genesis | Self::Horizon | Self::Grown | Self::Overtaken | Self::Cut => {
+            Self::Genesis | Self::Horizon | Self::Grown => {
                 matches!(health, Some(Health::Failed { .. }))
+            }
+            // Damaged where rows may be ahead by what is gone.
+            Self::Overtaken | Self::Cut => {
+                matches!(health, Some(Health::Failed { .. } | Health::Damaged { .. }))
             }
         }
     }
@@ -78,7 +82,8 @@ fn live(world: &mut World) -> Result<(), String> {
         6 | 7 => Loss::Cut,
         _ => Loss::None,
     };
-    if loss != Loss::Cut && world.shared.chance(500) {
+    let between_parts = world.shared.chance(500);
+    if between_parts {
         world.servers.part_keys = 2;
     }
     let due = EVENTS / 2 + world.below(EVENTS / 4);
@@ -96,14 +101,17 @@ fn live(world: &mut World) -> Result<(), String> {
     for at in 0..EVENTS {
         let shared = world.shared.clone();
         shared.event(at, || act(world, loss));
-        if at >= due && !lost && world.reported().is_some() {
+        // A leader that lacks what parts of a commit were read from comes between these parts.
+        let waits = loss == Loss::Cut && between_parts && world.stored().unfinished.is_none();
+        let is_late = at + 1 == EVENTS;
+        if at >= due && !lost && world.reported().is_some() && (!waits || is_late) {
             match loss {
                 Loss::Flush => world.flush(),
                 Loss::Recreated => world.upstream.recreate(),
                 Loss::Horizon => world.stay_away(),
                 Loss::Grown => world.upstream.grow(),
                 Loss::Overtaken => world.upstream.expire(),
-                Loss::Cut => world.upstream.cut(),
+                Loss::Cut => world.cut(),
                 Loss::None | Loss::Genesis => {}
             }
             lost = true;
@@ -120,8 +128,10 @@ fn live(world: &mut World) -> Result<(), String> {
 /// Says whether a marker was cut away that a checkpoint is just past, and does not know the leader of: a
 /// known gap, after which nothing is promised.
 fn nobody_can_tell(world: &World) -> bool {
-    let stored = world.servers.store.checkpoint(&world.unit);
-    stored.is_some_and(|at| world.upstream.reads_lost(&at).is_none())
+    let stored = world.stored();
+    let checkpoint = stored.checkpoint.as_ref();
+    checkpoint.is_some_and(|at| world.upstream.reads_lost(at).is_none())
+        || world.upstream.parts_are_lost(&stored).is_none()
 }
 
 /// Lets one thing happen.
@@ -292,6 +302,7 @@ fn must_tell(world: &World, loss: Loss, stored: &Stored) -> bool {
         Loss::Cut => {
             let reads_lost = |at| world.upstream.reads_lost(at) == Some(true);
             stored.checkpoint.as_ref().is_some_and(reads_lost)
+                || world.upstream.parts_are_lost(stored) == Some(true)
         }
     }
 }

@@ -189,6 +189,14 @@ impl World {
         });
     }
 
+    /// A leader is elected that lacks something; in some histories no worker lives to see it.
+    pub(crate) fn cut(&mut self) {
+        if self.shared.chance(500) {
+            self.actors.clear();
+        }
+        self.upstream.cut(&self.stored());
+    }
+
     /// All workers are gone for longer than tombstones are kept, and the cleaner takes them.
     pub(crate) fn stay_away(&mut self) {
         self.note("nobody is there for a day".into());
