@@ -144,9 +144,17 @@ fn ahead(catalog: &Catalog, place: &Found) -> Vec<String> {
 
 impl fmt::Display for Adoption {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let from = self.from.as_ref().map(ControlIdentity::to_string);
-        let from = from.unwrap_or_else(|| "none".to_owned());
-        write!(f, "plan  bind to  {}", self.to)?;
+        let named = |topics: &ControlIdentity| {
+            let ControlIdentity {
+                cluster,
+                catalog,
+                claims,
+                progress,
+            } = topics;
+            format!("cluster {cluster}, catalog {catalog}, claims {claims}, progress {progress}")
+        };
+        let from = self.from.as_ref().map_or_else(|| "none".to_owned(), named);
+        write!(f, "plan  bind to  {}", named(&self.to))?;
         write!(f, "\n      was      {from}")?;
         write!(f, "\n      tokens   from {} on", self.claims_from)?;
         write!(

@@ -27,21 +27,11 @@ pub enum Defect {
     OneUnitSuffices,
     /// A version is deleted while a gateway may still route readers to it.
     GatewaysUnheard,
-    /// An event counts whatever revision it was decided on.
-    StaleAccepted,
-    /// What is decided after a newer program's event is decided as if it were not there.
-    NewerIgnored,
-    /// The standby of a version that is replaced stays one.
-    SecondStandby,
-    /// An alias is confirmed without being read.
-    ConfirmedUnread,
-    /// A standby that is not well cannot be given up.
-    UnwellKept,
 }
 
 #[cfg(feature = "mutations")]
 impl Defect {
-    /// Those that a simulated history finds.
+    /// Every defect.
     pub const ALL: [Self; 10] = [
         Self::OldEvidence,
         Self::StaleAppendedAgain,
@@ -53,16 +43,5 @@ impl Defect {
         Self::ExpiredUnanswered,
         Self::OneUnitSuffices,
         Self::GatewaysUnheard,
-    ];
-
-    /// Those that the exploration of every state finds.
-    pub const EXPLORED: [Self; 7] = [
-        Self::AliasLeft,
-        Self::GatewaysUnheard,
-        Self::StaleAccepted,
-        Self::NewerIgnored,
-        Self::SecondStandby,
-        Self::ConfirmedUnread,
-        Self::UnwellKept,
     ];
 }

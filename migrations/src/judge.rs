@@ -8,12 +8,10 @@ use materializer_model::{
 };
 
 use crate::catalog::Catalog;
-use crate::defect::Defect;
 use crate::event::Verb;
 use crate::lifecycle::Role;
 use crate::plan::Plan;
-use crate::versions::{Soak, Version, View};
-use materializer_model::defect::is_planted;
+use crate::versions::{Version, View};
 
 /// Why a verb cannot be done as things are.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -70,10 +68,6 @@ pub fn plan(catalog: &Catalog, verb: &Verb) -> Result<Plan, Refusal> {
                 view: view.clone(),
                 number: *number,
             };
-            let soak = known_view(catalog, view)?.alias.as_ref().map(|a| &a.soak);
-            if matches!(soak, Some(Soak::Interrupted(_))) && is_planted(Defect::UnwellKept) {
-                return refuse(format!("`{version}` is not well"), "wait");
-            }
             retire_version(known_version(catalog, &version)?)
         }
         Verb::Retire {

@@ -14,9 +14,6 @@ use materializer_model::ports::{Claims, ControlError, ControlLog, ControlTopic};
 use materializer_model::progress::Claim;
 use materializer_model::{ClaimId, Clock, Monotonic, ProcessId, Token, Unit};
 
-/// How often it is checked whose the topics are.
-const IDENTITY_EVERY: Duration = Duration::from_secs(10);
-
 /// A sign of life of a unit's owner: its claim, or a report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Sign {
@@ -66,43 +63,6 @@ impl State {
 struct Inner {
     log: Box<dyn ControlLog>,
     state: State,
-    /// When it was checked last whose the topics are.
-    checked: Monotonic,
-    /// Why nothing is read any more, once the topics are not those that they were.
-    lost: Option<ControlError>,
-}
-
-impl Inner {
-    fn read_on(&mut self, now: Monotonic) -> Result<(), ControlError> {
-        if let Some(lost) = &self.lost {
-            return Err(lost.clone());
-        }
-        let read = self.check_and_follow(now);
-        if let Err(lost @ ControlError::Lost(_)) = &read {
-            self.lost = Some(lost.clone());
-        }
-        read
-    }
-
-    fn check_and_follow(&mut self, now: Monotonic) -> Result<(), ControlError> {
-        let Self { log, state, .. } = self;
-        state.follower.follow(&mut **log)?;
-        state.look_for_signs(now);
-        if now.since(self.checked) >= IDENTITY_EVERY {
-            state.follower.check_identity(&mut **log).map_err(lost)?;
-            self.checked = now;
-        }
-        Ok(())
-    }
-}
-
-/// Topics that are another catalog's by now are as lost as those that were cut back.
-fn lost(fault: FollowError) -> ControlError {
-    match fault {
-        FollowError::Log(fault) => fault,
-        FollowError::Foreign { .. } => ControlError::Lost(fault.to_string()),
-        FollowError::Missing => ControlError::Refused(fault.to_string()),
-    }
 }
 
 /// One process's hold on the control topics.
@@ -133,8 +93,6 @@ impl Control {
             inner: Mutex::new(Inner {
                 log,
                 state: State::default(),
-                checked: clock.monotonic(),
-                lost: None,
             }),
             snapshot: RwLock::default(),
             round: Mutex::new(clock.monotonic()),
@@ -142,7 +100,7 @@ impl Control {
         };
         control.refresh()?;
         let mut inner = control.lock();
-        let Inner { log, state, .. } = &mut *inner;
+        let Inner { log, state } = &mut *inner;
         state.follower.check_identity(&mut **log)?;
         drop(inner);
         Ok(control)
@@ -152,15 +110,16 @@ impl Control {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads on to the ends and replaces the snapshot. Topics that were once found to be cut back or
-    /// made anew are never read again: only a new process can tell what they are.
+    /// Reads on to the ends and replaces the snapshot.
     ///
     /// # Errors
     /// [`ControlError`]; the snapshot stays as it was.
     pub fn refresh(&self) -> Result<Arc<State>, ControlError> {
         let mut inner = self.lock();
-        inner.read_on(self.clock.monotonic())?;
-        let state = Arc::new(inner.state.clone());
+        let Inner { log, state } = &mut *inner;
+        state.follower.follow(&mut **log)?;
+        state.look_for_signs(self.clock.monotonic());
+        let state = Arc::new(state.clone());
         // Still under the lock: a snapshot never replaces a newer one.
         *self
             .snapshot
@@ -235,80 +194,5 @@ impl Claims for SharedClaims {
         let state = self.0.refresh()?;
         let owner = state.follower.owner(unit);
         Ok(owner.map(|(token, claim)| (token, claim.clone())))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
-
-    use materializer_migrations::CatalogClient;
-    use materializer_model::memory::{ManualClock, MemoryControl, MemoryControlLog};
-    use materializer_model::ports::{ControlIdentity, ControlRecord};
-    use materializer_model::{EventId, Offset, Timestamp};
-
-    use super::*;
-
-    /// Topics that may be made anew under their names.
-    struct Remade {
-        log: MemoryControlLog,
-        remade: Arc<AtomicBool>,
-    }
-
-    impl ControlLog for Remade {
-        fn create(&mut self) -> Result<ControlIdentity, ControlError> {
-            self.log.create()
-        }
-
-        fn identity(&mut self) -> Result<Option<ControlIdentity>, ControlError> {
-            let mut identity = self.log.identity()?;
-            if self.remade.load(Ordering::Relaxed) {
-                identity.as_mut().expect("created").cluster = "another".into();
-            }
-            Ok(identity)
-        }
-
-        fn append(
-            &mut self,
-            topic: ControlTopic,
-            key: Option<&str>,
-            value: Option<&[u8]>,
-        ) -> Result<Offset, ControlError> {
-            self.log.append(topic, key, value)
-        }
-
-        fn read(
-            &mut self,
-            topic: ControlTopic,
-            from: Offset,
-            out: &mut Vec<ControlRecord>,
-        ) -> Result<Offset, ControlError> {
-            self.log.read(topic, from, out)
-        }
-    }
-
-    #[test]
-    fn topics_that_were_made_anew_under_a_process_are_never_read_again() {
-        let clock = ManualClock::new(Timestamp(0));
-        let log = MemoryControl::new("main", clock.clone()).log();
-        let new_id = Box::new(|| EventId::new("id"));
-        CatalogClient::create(Box::new(log.clone()), "ada", new_id).expect("a catalog");
-        let remade = Arc::new(AtomicBool::new(false));
-        let topics = Remade {
-            log,
-            remade: Arc::clone(&remade),
-        };
-        let control = Control::open(Box::new(topics), Arc::new(clock.clone())).expect("opened");
-        clock.advance(IDENTITY_EVERY);
-        assert!(control.refresh().is_ok());
-        remade.store(true, Ordering::Relaxed);
-        assert!(control.refresh().is_ok(), "not looked at yet");
-        clock.advance(IDENTITY_EVERY);
-        let lost = control.refresh().map(|_| ());
-        assert!(matches!(lost, Err(ControlError::Lost(_))), "{lost:?}");
-        remade.store(false, Ordering::Relaxed);
-        clock.advance(IDENTITY_EVERY);
-        assert_eq!(control.refresh().map(|_| ()), lost);
-        assert_eq!(control.state().follower.catalog().next(), Offset(1));
     }
 }
