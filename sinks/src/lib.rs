@@ -4,5 +4,7 @@
 //! at all, by the newest claim's owner alone, and is described by the checkpoint stored with it.
 
 pub mod conformance;
+#[doc(hidden)]
+pub mod hostile;
 pub mod redis;
 pub mod tantivy;

@@ -19,6 +19,14 @@ pub struct Mark {
     pub sink: SinkId,
 }
 
+/// Reads a text as a mark, and what it is once more as it is written.
+pub(super) fn hostile(text: &str) {
+    let i = "main".parse().expect("a name");
+    if let Ok(mark) = Mark::decode(&i, text.as_bytes()) {
+        assert_eq!(Mark::decode(&i, mark.encode().as_bytes()), Ok(mark));
+    }
+}
+
 impl Mark {
     /// Returns the stored form.
     pub(super) fn encode(&self) -> String {

@@ -49,3 +49,14 @@ pub use serve::{Answer, Read, ReadRequest, Reply, ViewReads};
 pub use settings::{Password, RedisPlace, RedisSettings, Tls};
 pub use sink::RedisSink;
 pub use traces::{Traces, find_traces};
+
+/// Reads a text as each of the things that are stored beside rows.
+pub(crate) fn hostile(text: &str) {
+    mark::hostile(text);
+    token::StoredToken::read(text.as_bytes());
+    if let Ok(pointer) = text.parse::<alias::Stored>() {
+        let again = pointer.to_string().parse::<alias::Stored>();
+        assert_eq!(again.map(|again| again.0), Ok(pointer.0));
+    }
+    drop(ServerFacts::parse(text));
+}

@@ -29,3 +29,10 @@ pub use retire::{Leftover, TantivyAdmin};
 pub use schema::{IndexSchema, SchemaFault};
 pub use sink::TantivySink;
 pub use verify::IndexReport;
+
+/// Reads a text as a commit's payload, and what it is once more as it is written.
+pub(crate) fn hostile(text: &str) {
+    if let Ok(payload) = payload::Payload::decode(text) {
+        assert_eq!(payload::Payload::decode(&payload.encode()), Ok(payload));
+    }
+}

@@ -17,6 +17,8 @@ mod crew;
 mod documents;
 #[cfg(test)]
 pub(crate) mod fixtures;
+#[doc(hidden)]
+pub mod hostile;
 mod http;
 mod internal;
 mod listener;

@@ -7,6 +7,7 @@
 mod assemble;
 mod commands;
 mod decode;
+pub(super) mod hostile;
 mod plan;
 mod reply;
 mod session;
