@@ -148,13 +148,50 @@ impl From<Position> for (Offset, i32, Timestamp) {
 pub struct TopicCheckpoint {
     /// The topic's id when it was first assigned.
     pub id: TopicId,
-    /// The only partitioner that fits the records read so far, once there is only one: what the
-    /// order of a key's records is proved by, also after a restart.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub partitioner: Option<Partitioner>,
+    /// The partitioners that fit all records read so far, once one was ruled out, else none: what the
+    /// order of a key's records is proved by, also after a restart. One is stored by its name, several as
+    /// a list.
+    #[serde(
+        default,
+        rename = "partitioner",
+        skip_serializing_if = "Vec::is_empty",
+        with = "one_or_several"
+    )]
+    pub partitioners: Vec<Partitioner>,
     /// A position for each partition that this unit reads.
     #[serde(rename = "p")]
     pub partitions: BTreeMap<Partition, Position>,
+}
+
+mod one_or_several {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::definition::Partitioner;
+
+    pub(super) fn serialize<S: Serializer>(
+        partitioners: &[Partitioner],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match partitioners {
+            [one] => one.serialize(serializer),
+            several => several.serialize(serializer),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<Partitioner>, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Stored {
+            One(Partitioner),
+            Several(Vec<Partitioner>),
+        }
+        Ok(match Stored::deserialize(deserializer)? {
+            Stored::One(one) => vec![one],
+            Stored::Several(several) => several,
+        })
+    }
 }
 
 /// The end offsets that a replay must reach: the last stable offsets at the version's first assign.
@@ -334,7 +371,7 @@ mod tests {
                 topic.clone(),
                 TopicCheckpoint {
                     id: TopicId("abc".into()),
-                    partitioner: None,
+                    partitioners: Vec::new(),
                     partitions: BTreeMap::from([
                         (Partition(0), position),
                         (Partition(11), unknown),
@@ -362,6 +399,26 @@ mod tests {
             Checkpoint::decode(FORMAT_1.as_bytes()).expect("format 1"),
             sample()
         );
+    }
+
+    #[test]
+    fn the_partitioners_that_are_left_are_kept_by_name() {
+        use Partitioner::{Crc32, Fnv1a, Murmur2};
+        for (left, stored) in [
+            (vec![], ""),
+            (vec![Crc32], r#""partitioner":"crc32","#),
+            (
+                vec![Murmur2, Fnv1a],
+                r#""partitioner":["murmur2","fnv1a"],"#,
+            ),
+        ] {
+            let mut at = sample();
+            let topic = at.topics.values_mut().next().expect("a topic");
+            topic.partitioners = left;
+            let expected = FORMAT_1.replacen(r#""p":"#, &format!(r#"{stored}"p":"#), 1);
+            assert_eq!(at.encode(), expected);
+            assert_eq!(Checkpoint::decode(expected.as_bytes()).expect("read"), at);
+        }
     }
 
     #[test]

@@ -268,7 +268,7 @@ impl Lanes {
         // proves at a resume that the topic is the same.
         let none = |source: &Source| TopicCheckpoint {
             id: source.id.clone(),
-            partitioner: source.fitting.as_ref().and_then(Fitting::only),
+            partitioners: source.fitting.iter().flat_map(Fitting::left).collect(),
             partitions: BTreeMap::new(),
         };
         let sources = self.sources.iter();

@@ -13,9 +13,13 @@ const ALL: [Partitioner; 3] = [Partitioner::Murmur2, Partitioner::Crc32, Partiti
 pub(crate) struct Fitting(Vec<Partitioner>);
 
 impl Fitting {
-    /// Begins with the declared or already proved one, or with all.
-    pub(crate) fn new(known: Option<Partitioner>) -> Self {
-        Self(known.map_or_else(|| ALL.to_vec(), |one| vec![one]))
+    /// Begins with the declared one; else with those that are left, or with all where none was ruled out.
+    pub(crate) fn new(declared: Option<Partitioner>, left: &[Partitioner]) -> Self {
+        Self(match (declared, left) {
+            (Some(one), _) => vec![one],
+            (None, []) => ALL.to_vec(),
+            (None, left) => left.to_vec(),
+        })
     }
 
     /// Takes a record in if a partitioner that is left fits it, and says so. A record that none fits
@@ -29,12 +33,12 @@ impl Fitting {
         any
     }
 
-    /// Returns the partitioner, once only one is left.
-    pub(crate) fn only(&self) -> Option<Partitioner> {
-        match self.0.as_slice() {
-            [one] => Some(*one),
-            _ => None,
+    /// Returns those that are left; none where none was ruled out.
+    pub(crate) fn left(&self) -> Vec<Partitioner> {
+        if self.0.len() == ALL.len() {
+            return Vec::new();
         }
+        self.0.clone()
     }
 }
 
@@ -141,13 +145,13 @@ mod tests {
 
     #[test]
     fn only_the_partitioner_of_all_records_is_left() {
-        let mut fitting = Fitting::new(None);
+        let mut fitting = Fitting::new(None, &[]);
         for n in 0..1_000 {
             let key = format!("key-{n}");
             let at = Partitioner::Crc32.place(key.as_bytes(), 12);
             assert!(fitting.fits(key.as_bytes(), at, 12), "{key}");
         }
-        assert_eq!(fitting.only(), Some(Partitioner::Crc32));
+        assert_eq!(fitting.left(), [Partitioner::Crc32]);
         let moved = (0..1_000).any(|n| {
             let key = format!("key-{n}");
             let at = Partitioner::Murmur2.place(key.as_bytes(), 12);
@@ -158,8 +162,8 @@ mod tests {
 
     #[test]
     fn one_partition_is_always_in_order() {
-        let mut fitting = Fitting::new(None);
+        let mut fitting = Fitting::new(None, &[]);
         assert!(fitting.fits(b"any", Partition(0), 1));
-        assert_eq!(fitting.only(), None);
+        assert_eq!(fitting.left(), []);
     }
 }

@@ -203,7 +203,7 @@ mod tests {
         };
         let at = TopicCheckpoint {
             id: TopicId("id".into()),
-            partitioner: None,
+            partitioners: Vec::new(),
             partitions: each(Offset(98))
                 .map(|(at, next)| (at, position(next)))
                 .collect(),

@@ -75,7 +75,7 @@ pub(crate) fn checkpoint(seq: u64, next: [u64; 2]) -> Checkpoint {
     };
     let topic = TopicCheckpoint {
         id: TopicId("topic".into()),
-        partitioner: None,
+        partitioners: Vec::new(),
         partitions: (0..).map(Partition).zip(next.map(at)).collect(),
     };
     Checkpoint {

@@ -86,7 +86,7 @@ pub(super) fn checkpoint(seq: u64, partitions: i32) -> Checkpoint {
             topic.clone(),
             TopicCheckpoint {
                 id: TopicId("topic-id".into()),
-                partitioner: None,
+                partitioners: Vec::new(),
                 partitions: numbers().map(|partition| (partition, position)).collect(),
             },
         )]),

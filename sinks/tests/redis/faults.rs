@@ -345,7 +345,7 @@ fn a_commit_that_stopped_between_its_parts_is_told_until_a_later_one_is_past_its
             Topic::new("t"),
             TopicCheckpoint {
                 id: TopicId("id".into()),
-                partitioner: None,
+                partitioners: Vec::new(),
                 partitions: BTreeMap::from([(
                     Partition(0),
                     Position {

@@ -116,7 +116,7 @@ pub(crate) fn checkpoint(seq: u64) -> Checkpoint {
             topic.clone(),
             TopicCheckpoint {
                 id: TopicId("id".into()),
-                partitioner: None,
+                partitioners: Vec::new(),
                 partitions: BTreeMap::from([(Partition(0), position)]),
             },
         )]),

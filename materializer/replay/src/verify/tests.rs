@@ -88,7 +88,7 @@ impl Place {
         };
         let topic = TopicCheckpoint {
             id: TopicId("topic-1".into()),
-            partitioner: None,
+            partitioners: Vec::new(),
             partitions: BTreeMap::from([(Partition(0), at)]),
         };
         let token = Token {

@@ -253,8 +253,7 @@ impl Worker {
                 prove_identity(fact, then.map(|then| &then.id), &held.bar)?;
             }
             let compacts = prove_settings(definition, fact)?;
-            let proved = then.and_then(|then| then.partitioner);
-            let known = definition.from.partitioner.or(proved);
+            let left = then.map_or(&[][..], |then| &then.partitioners);
             let ordered =
                 definition.from.order == Order::Partition && definition.key.0 == RECORD_KEY;
             sources.push(Source {
@@ -264,7 +263,7 @@ impl Worker {
                 compacts,
                 tombstones: fact.tombstone_retention,
                 asked,
-                fitting: ordered.then(|| Fitting::new(known)),
+                fitting: ordered.then(|| Fitting::new(definition.from.partitioner, left)),
             });
         }
         Ok(sources)

@@ -320,3 +320,18 @@ fn a_record_outside_of_its_keys_partition_stops_the_next_worker_too() {
     assert_eq!(failed(&next), why);
     assert_eq!(bench.stored().0, rows(&[("a", "1"), ("d", "1")]));
 }
+
+#[test]
+fn a_partitioner_that_was_ruled_out_stays_so_for_the_next_worker() {
+    let mut bench = Bench::new(TopicSettings::kept(2));
+    // Not CRC-32, which puts `a` into the other partition; both others may be right.
+    bench.produce(0, "a", Some("1"));
+    let mut worker = bench.worker(1);
+    bench.run(&mut worker, 3);
+    bench.produce(1, "a", Some("2"));
+    let mut next = bench.worker(2);
+    bench.run(&mut next, 3);
+    let why = failed(&next);
+    assert!(why.contains("no known partitioner gives 1 of 2"), "{why}");
+    assert_eq!(bench.stored().0, rows(&[("a", "1")]));
+}

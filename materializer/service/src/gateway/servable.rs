@@ -126,7 +126,7 @@ mod tests {
         let position = Position::from((Offset(next), 1, Timestamp(0)));
         let topic = TopicCheckpoint {
             id: TopicId("topic".into()),
-            partitioner: None,
+            partitioners: Vec::new(),
             partitions: BTreeMap::from([(Partition(0), position)]),
         };
         StoredCheckpoint(Checkpoint {
