@@ -40,7 +40,8 @@ pub struct Installation {
 }
 
 impl Installation {
-    /// Writes settings for certain servers, with further lines of YAML; nothing runs yet.
+    /// Writes settings for certain servers; nothing runs yet. `further` are lines of YAML that go on after
+    /// `kafka.brokers`. Fewer than three brokers are enough for development only.
     ///
     /// # Panics
     /// Where its folder cannot be made, or the program cannot be built.
@@ -54,9 +55,11 @@ impl Installation {
         fs::create_dir_all(&folder).expect("a folder");
         let folder = folder.canonicalize().expect("the folder just made");
         let run = Process::new(&program, &folder, "run", "run");
+        let dev = brokers.split(',').count() < 3;
         let settings = format!(
-            "installation: {name}\nkafka:\n  brokers: '{brokers}'\nconnections: {{cache: '{redis}'}}\n\
-             data_dir: '{}'\nhttp: 127.0.0.1:{}\nredis: 127.0.0.1:{}\ndev: true\ndrain: 2s\n{further}",
+            "installation: {name}\nconnections: {{cache: '{redis}'}}\n\
+             data_dir: '{}'\nhttp: 127.0.0.1:{}\nredis: 127.0.0.1:{}\ndev: {dev}\ndrain: 2s\n\
+             kafka:\n  brokers: '{brokers}'\n{further}",
             run.data().display(),
             run.http,
             run.redis,
@@ -150,13 +153,20 @@ impl Installation {
     }
 
     /// Returns a view as `status` shows it; null where there is none, or no answer.
-    ///
-    /// # Panics
-    /// Where the program does not start.
     #[must_use]
     pub fn view(&self, view: &str) -> Value {
-        let status = self.command(&["status", view, "--output", "json"]).output();
-        serde_json::from_slice(&status.expect("the program starts").stdout).unwrap_or_default()
+        self.told(&["status", view, "--output", "json"])
+    }
+
+    /// Returns the whole `status`; null where there is no answer.
+    #[must_use]
+    pub fn status(&self) -> Value {
+        self.told(&["status", "--output", "json"])
+    }
+
+    fn told(&self, verb: &[&str]) -> Value {
+        let told = self.command(verb).output();
+        serde_json::from_slice(&told.expect("the program starts").stdout).unwrap_or_default()
     }
 
     /// Returns where its settings, its data and its logs are.

@@ -1,6 +1,5 @@
 //! A Kafka that belongs to one scene: one broker, or a cluster of three.
 
-use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -18,17 +17,58 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 
 use crate::installation::{LIMIT, wait_until};
 use crate::process::{free_port, signal};
+use crate::proxy::{Network, Proxy};
 
 /// How long one request to a broker may take.
 const REQUEST: Duration = Duration::from_secs(10);
 /// Any cluster id: a UUID in 22 characters of base64.
 const CLUSTER: &str = "MkU3OEVBNTcwNTJENDM2Qg";
 
+/// By which way the program reaches the brokers; the scene itself and its second opinion go directly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// As the scene does.
+    Directly,
+    /// Through a proxy before each broker, whose connections [`Kafka::network`] hurts.
+    Proxied,
+    /// By TLS and with a login, at the listener for that.
+    Login,
+}
+
+/// Where a broker listens.
+#[derive(Clone, Copy)]
+struct Ports {
+    directly: u16,
+    controller: u16,
+    login: u16,
+    /// What stands behind the proxy, which is what clients are told.
+    behind: u16,
+    proxy: u16,
+}
+
 /// One broker, which is also a controller.
 struct Node {
-    /// Where clients of the scene reach it.
-    port: u16,
+    ports: Ports,
+    proxy: Proxy,
     child: Option<Child>,
+}
+
+impl Node {
+    fn new(behind: u16) -> Self {
+        let proxy = Proxy::before(behind);
+        let ports = Ports {
+            directly: free_port(),
+            controller: free_port(),
+            login: free_port(),
+            behind,
+            proxy: proxy.port,
+        };
+        Self {
+            ports,
+            proxy,
+            child: None,
+        }
+    }
 }
 
 /// Brokers with folders and ports of their own, the same in each of their lives.
@@ -49,31 +89,30 @@ impl Kafka {
 
     /// Starts brokers with further properties, and waits until all of them are there.
     ///
-    /// `further` may say `advertised.listeners`; clients of the scene itself go to a listener of their own.
-    ///
     /// # Panics
     /// Where one does not start.
     #[must_use]
     pub fn cluster(folder: &Path, brokers: usize, further: &str) -> Self {
         let services = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/services");
-        let quorum: Vec<u16> = (0..brokers).map(|_| free_port()).collect();
-        let voters = quorum.iter().zip(1..);
-        let voters: Vec<String> = voters
-            .map(|(port, id)| format!("{id}@127.0.0.1:{port}"))
+        let behind: Vec<u16> = (0..brokers).map(|_| free_port()).collect();
+        let nodes: Vec<Node> = behind.into_iter().map(Node::new).collect();
+        let voters: Vec<String> = nodes
+            .iter()
+            .zip(1..)
+            .map(|(node, id)| format!("{id}@127.0.0.1:{}", node.ports.controller))
             .collect();
         let runtime = tokio::runtime::Builder::new_current_thread().build();
         let mut kafka = Self {
             folder: folder.to_owned(),
             services: services.canonicalize().expect("./dev services up"),
-            nodes: Vec::new(),
+            nodes,
             runtime: runtime.expect("a runtime"),
         };
-        for (at, controller) in quorum.iter().enumerate() {
-            let port = free_port();
-            let mut properties = properties(at + 1, port, *controller, &voters.join(","), folder);
+        for at in 0..brokers {
+            let ports = kafka.nodes[at].ports;
+            let mut properties = properties(at + 1, ports, &voters.join(","), folder);
             properties.push_str(further);
             fs::write(kafka.file(at, "properties"), properties).expect("a file of properties");
-            kafka.nodes.push(Node { port, child: None });
             kafka.format(at);
         }
         for at in 0..brokers {
@@ -172,18 +211,47 @@ impl Kafka {
         child.expect("started before").id()
     }
 
-    /// Returns the addresses of all brokers.
-    ///
-    /// # Panics
-    /// Never.
+    /// Says what the network between the program and the brokers does from now on, where the program's
+    /// way is [`Way::Proxied`].
+    pub fn network(&self, network: Network) {
+        for node in &self.nodes {
+            node.proxy.set(network);
+        }
+    }
+
+    /// Returns the addresses of all brokers, as the scene reaches them.
     #[must_use]
     pub fn brokers(&self) -> String {
-        let mut brokers = String::new();
-        for node in &self.nodes {
-            let comma = if brokers.is_empty() { "" } else { "," };
-            write!(brokers, "{comma}127.0.0.1:{}", node.port).expect("a string");
-        }
-        brokers
+        self.addresses(Way::Directly)
+    }
+
+    /// Returns the addresses of all brokers by a way.
+    #[must_use]
+    pub fn addresses(&self, way: Way) -> String {
+        let address = |node: &Node| match way {
+            Way::Directly => format!("127.0.0.1:{}", node.ports.directly),
+            Way::Proxied => format!("127.0.0.1:{}", node.ports.proxy),
+            Way::Login => format!("localhost:{}", node.ports.login),
+        };
+        let addresses: Vec<String> = self.nodes.iter().map(address).collect();
+        addresses.join(",")
+    }
+
+    /// Gives a user a password, or another one, for a login by SCRAM-SHA-256.
+    ///
+    /// # Panics
+    /// Where the broker does not take it.
+    pub fn set_password(&self, user: &str, password: &str) {
+        let login = format!("SCRAM-SHA-256=[iterations=4096,password={password}]");
+        let done = self
+            .java()
+            .args(["kafka.admin.ConfigCommand", "--alter"])
+            .args(["--bootstrap-server", &self.brokers()])
+            .args(["--entity-type", "users", "--entity-name", user])
+            .args(["--add-config", &login])
+            .output()
+            .expect("java");
+        assert!(done.status.success(), "{done:?}");
     }
 
     /// Returns the settings of a client of the scene's own.
@@ -290,11 +358,23 @@ impl Kafka {
     }
 
     /// Returns each partition of a topic with the end of what is committed.
-    ///
-    /// # Panics
-    /// Where a broker does not answer.
     #[must_use]
     pub fn ends(&self, topic: &str) -> Vec<(i32, i64)> {
+        let marks = self.watermarks(topic).into_iter();
+        marks.map(|(partition, _, end)| (partition, end)).collect()
+    }
+
+    /// Returns each partition of a topic with its first offset.
+    #[must_use]
+    pub fn starts(&self, topic: &str) -> Vec<(i32, i64)> {
+        let marks = self.watermarks(topic).into_iter();
+        marks
+            .map(|(partition, start, _)| (partition, start))
+            .collect()
+    }
+
+    /// Returns each partition with its first offset and the end of what is committed.
+    fn watermarks(&self, topic: &str) -> Vec<(i32, i64, i64)> {
         let consumer: BaseConsumer = self
             .config()
             .set("isolation.level", "read_committed")
@@ -304,16 +384,16 @@ impl Kafka {
             .fetch_metadata(Some(topic), REQUEST)
             .expect("metadata");
         let partitions = metadata.topics()[0].partitions().iter();
-        let mut ends: Vec<(i32, i64)> = partitions
+        let mut marks: Vec<(i32, i64, i64)> = partitions
             .map(|partition| {
-                let (_, end) = consumer
+                let (start, end) = consumer
                     .fetch_watermarks(topic, partition.id(), REQUEST)
                     .expect("watermarks");
-                (partition.id(), end)
+                (partition.id(), start, end)
             })
             .collect();
-        ends.sort_unstable();
-        ends
+        marks.sort_unstable();
+        marks
     }
 
     /// Returns the broker that leads a partition, by its place in the cluster; `None` while nobody does.
@@ -331,6 +411,38 @@ impl Kafka {
         usize::try_from(leader - 1).ok()
     }
 
+    /// Returns the brokers that have a copy of a partition, by their places in the cluster.
+    ///
+    /// # Panics
+    /// Where no broker answers.
+    #[must_use]
+    pub fn replicas(&self, topic: &str, partition: i32) -> Vec<usize> {
+        let consumer: BaseConsumer = self.config().create().expect("a consumer");
+        let metadata = consumer
+            .fetch_metadata(Some(topic), REQUEST)
+            .expect("metadata");
+        let mut partitions = metadata.topics()[0].partitions().iter();
+        let partition = partitions.find(|it| it.id() == partition);
+        let replicas = partition.map_or(&[][..], |it| it.replicas());
+        let place = |id: &i32| usize::try_from(id - 1).expect("an id of ours");
+        replicas.iter().map(place).collect()
+    }
+
+    /// Returns how many brokers are in step with the leader of a partition.
+    ///
+    /// # Panics
+    /// Where no broker answers.
+    #[must_use]
+    pub fn in_step(&self, topic: &str, partition: i32) -> usize {
+        let consumer: BaseConsumer = self.config().create().expect("a consumer");
+        let metadata = consumer
+            .fetch_metadata(Some(topic), REQUEST)
+            .expect("metadata");
+        let mut partitions = metadata.topics()[0].partitions().iter();
+        let partition = partitions.find(|it| it.id() == partition);
+        partition.map_or(0, |it| it.isr().len())
+    }
+
     /// Returns a producer of the scene's own; with a transaction's name it writes transactions.
     ///
     /// # Panics
@@ -339,6 +451,8 @@ impl Kafka {
     pub fn producer(&self, transactional: Option<&str>) -> BaseProducer {
         let mut config = self.config();
         config.set("enable.idempotence", "true");
+        // As the second opinion's client does, so that each key has one partition.
+        config.set("partitioner", "murmur2_random");
         if let Some(name) = transactional {
             config.set("transactional.id", name);
         }
@@ -348,6 +462,17 @@ impl Kafka {
         }
         producer
     }
+}
+
+/// Returns the file of the authority that signed the brokers' certificates.
+///
+/// # Panics
+/// Where `./dev services` has never made it.
+#[must_use]
+pub fn authority() -> PathBuf {
+    let services = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/services");
+    let file = services.join("data/tls/ca.crt");
+    file.canonicalize().expect("./dev services up")
 }
 
 /// Writes records of a topic and waits until they are acknowledged.
@@ -380,22 +505,35 @@ impl Drop for Kafka {
 
 /// Returns the properties of a broker: those of the tests' services, and what a cluster needs to notice
 /// everything quickly.
-fn properties(id: usize, port: u16, controller: u16, voters: &str, folder: &Path) -> String {
+fn properties(id: usize, ports: Ports, voters: &str, folder: &Path) -> String {
     let services = Path::new(env!("CARGO_MANIFEST_DIR")).join("../services/kafka.properties");
     let common = fs::read_to_string(services).expect("the services' properties");
     let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/services/data/tls");
     let common = common
         .replace("@DATA@/tls", &keys.display().to_string())
         .replace("@DATA@/kafka", &format!("{}/kafka-{id}", folder.display()))
-        .replace("@PLAIN@", &port.to_string())
-        .replace("@CONTROLLER@", &controller.to_string())
-        .replace("@SASL@", &free_port().to_string());
+        .replace("@PLAIN@", &ports.directly.to_string())
+        .replace("@CONTROLLER@", &ports.controller.to_string())
+        .replace("@SASL@", &ports.login.to_string());
+    let Ports {
+        directly,
+        controller,
+        login,
+        behind,
+        proxy,
+    } = ports;
     let replicas = voters.split(',').count();
     // Of a property that is said twice the last one counts.
     format!(
         "{common}\n\
          node.id={id}\n\
          controller.quorum.voters={voters}\n\
+         listeners=PLAINTEXT://127.0.0.1:{directly},CONTROLLER://127.0.0.1:{controller},\
+         SASL_SSL://127.0.0.1:{login},PROXIED://127.0.0.1:{behind}\n\
+         advertised.listeners=PLAINTEXT://127.0.0.1:{directly},\
+         SASL_SSL://localhost:{login},PROXIED://127.0.0.1:{proxy}\n\
+         listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,\
+         SASL_SSL:SASL_SSL,PROXIED:PLAINTEXT\n\
          default.replication.factor={replicas}\n\
          offsets.topic.replication.factor={replicas}\n\
          transaction.state.log.replication.factor={replicas}\n\

@@ -6,6 +6,8 @@
 
 pub mod installation;
 pub mod kafka;
+pub mod memory;
+mod moments;
 pub mod oracle;
 mod process;
 pub mod proxy;
@@ -13,4 +15,5 @@ pub mod readers;
 pub mod redis;
 pub mod stage;
 
+pub use moments::Moments;
 pub use process::{Presence, Process, free_port, now};

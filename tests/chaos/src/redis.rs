@@ -146,6 +146,16 @@ impl Redis {
             .unwrap_or_else(|error| panic!("{command:?}: {error}"))
     }
 
+    /// Holds back everything that would be written, for ten minutes at most, or lets it through again.
+    /// Reads go on.
+    pub fn hold_writes(&self, held: bool) {
+        if held {
+            self.ask::<()>(&["CLIENT", "PAUSE", "600000", "WRITE"]);
+        } else {
+            self.ask::<()>(&["CLIENT", "UNPAUSE"]);
+        }
+    }
+
     /// Saves everything to the file that the next life begins with, where there is no AOF.
     pub fn save(&self) {
         self.ask::<()>(&["SAVE"]);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::installation::{Installation, unique, wait_until};
-use crate::kafka::Kafka;
+use crate::kafka::{Kafka, Way};
 use crate::oracle::{Oracle, Producer};
 use crate::process::now;
 use crate::readers::{Readers, Seen};
@@ -38,10 +38,12 @@ pub struct Setting {
     pub brokers: usize,
     /// Further properties of each broker, one a line.
     pub broker_properties: String,
+    /// By which way the program reaches the brokers.
+    pub way: Way,
     /// Arguments of `oracle.py create`, as `--config` and `NAME=VALUE`.
     pub topic: Vec<&'static str>,
     pub persistence: Persistence,
-    /// Further lines of `materializer.yaml`.
+    /// Further lines of `materializer.yaml`, after `kafka.brokers`.
     pub settings: String,
 }
 
@@ -50,6 +52,7 @@ impl Default for Setting {
         Self {
             brokers: 1,
             broker_properties: String::new(),
+            way: Way::Directly,
             topic: Vec::new(),
             persistence: Persistence::Aof,
             settings: String::new(),
@@ -89,9 +92,9 @@ impl Stage {
         let folder = folder.canonicalize().expect("the folder just made");
         let redis = Redis::start(&folder, setting.persistence);
         let kafka = Kafka::cluster(&folder, setting.brokers, &setting.broker_properties);
-        let brokers = kafka.brokers();
+        let brokers = kafka.addresses(setting.way);
         let installation = Installation::new(&brokers, &redis.url(), name, &setting.settings);
-        let oracle = Oracle::new(&brokers, &redis.url(), &installation);
+        let oracle = Oracle::new(&kafka.brokers(), &redis.url(), &installation);
         oracle.create(&setting.topic);
         let events = oracle.produce(EVENTS, KEYS, 1, 0, None).finish();
         Self {
@@ -113,18 +116,22 @@ impl Stage {
     #[must_use]
     pub fn begin(name: &str, setting: &Setting) -> Self {
         let mut stage = Self::set(name, setting);
-        stage.installation.run.start_ready();
-        stage.apply_first();
-        stage.write();
-        stage.read();
+        stage.go_on();
         stage
+    }
+
+    /// Starts the program; when it returns both views are live, readers read, and writes go on.
+    pub fn go_on(&mut self) {
+        self.installation.run.start_ready();
+        self.apply_first();
+        self.write();
+        self.read();
     }
 
     /// Applies the first version of both views and waits until they are live.
     pub fn apply_first(&self) {
         self.apply_version("v1.yaml", V1);
-        let search = self.definition("product-search", SEARCHED, "tantivy: {}");
-        let search = self.installation.define("search.yaml", &search);
+        let search = self.define_search();
         self.installation.done(&["apply", &search]);
         for view in ["products", "product-search"] {
             self.await_version(&format!("{view}@v1"), "live");
@@ -133,9 +140,22 @@ impl Stage {
 
     /// Applies a definition of `products` with certain fields: [`V1`] or [`V2`].
     pub fn apply_version(&self, file: &str, fields: &str) {
-        let text = self.definition("products", fields, TO_REDIS);
+        let text = self.redis_definition(fields);
         let file = self.installation.define(file, &text);
         self.installation.done(&["apply", &file]);
+    }
+
+    /// Writes the definition of `product-search` and returns its file.
+    #[must_use]
+    pub fn define_search(&self) -> String {
+        let search = self.definition("product-search", SEARCHED, "tantivy: {}");
+        self.installation.define("search.yaml", &search)
+    }
+
+    /// Returns a definition of `products` with certain fields.
+    #[must_use]
+    pub fn redis_definition(&self, fields: &str) -> String {
+        self.definition("products", fields, TO_REDIS)
     }
 
     /// Returns a definition of a view of the log.
@@ -153,6 +173,26 @@ impl Stage {
     pub fn await_version(&self, version: &str, goal: &str) {
         self.installation
             .done(&["wait", version, "--for", goal, "--timeout", "2m"]);
+    }
+
+    /// Asks again until the alias of `products` is at a version: whether a request that was hurt counted is
+    /// the program's to say.
+    pub fn insist(&self, verb: &[&str], number: u64) {
+        wait_until(&format!("{verb:?} moves the alias"), || {
+            let there = self.installation.view("products")["alias"]["version"] == number;
+            there || {
+                self.installation.verb(verb);
+                false
+            }
+        });
+    }
+
+    /// Waits until readers of `products` are answered by a version everywhere.
+    pub fn await_alias(&self, number: u64) {
+        wait_until(&format!("readers see v{number}"), || {
+            let alias = &self.installation.view("products")["alias"];
+            alias["version"] == number && alias["confirmed"] == true
+        });
     }
 
     /// Lets writes go on until [`Stage::settle`].
@@ -277,18 +317,19 @@ impl Stage {
         }
     }
 
-    /// Settles, and compares a version of `products` and the search view with the log.
+    /// Settles, and compares a version of `products` and the search view with the log; returns what was
+    /// compared.
     ///
     /// # Panics
     /// Where anything differs.
-    pub fn compare(&mut self, number: u32, fields: &str) {
+    pub fn compare(&mut self, number: u32, fields: &str) -> Value {
         self.settle();
         let names: Vec<&str> = fields
             .split(", ")
             .filter_map(|field| field.split(':').next())
             .collect();
         let http = self.installation.run.http;
-        let _told = self.oracle.check(number, &names.join(","), Some(http));
+        self.oracle.check(number, &names.join(","), Some(http))
     }
 
     /// Ends the scene: both views equal the log, `products` by a version and its fields, and readers saw
@@ -330,8 +371,9 @@ pub fn version_of(view: &Value, number: u64) -> Value {
     found.cloned().unwrap_or_default()
 }
 
-/// Says whether a version takes commits: by its role, and unless it is given up.
+/// Says whether a version takes commits: by its role, and unless it cannot go on.
 fn is_fed(version: &Value) -> bool {
     let fed = ["building", "live", "standby"].map(Value::from);
-    fed.contains(&version["role"]) && version["health"]["is"] != "damaged"
+    let given_up = ["damaged", "failed"].map(Value::from);
+    fed.contains(&version["role"]) && !given_up.contains(&version["health"]["is"])
 }

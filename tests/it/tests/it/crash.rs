@@ -5,12 +5,10 @@
 //! `MATERIALIZER_CRASH_EVENTS` begins with a longer log (2000000 for the run by hand), and
 //! `MATERIALIZER_CRASH_SEED` chooses other moments.
 
-use std::thread;
-use std::time::Duration;
-
 use it::services::Services;
 use serde_json::Value;
 
+use chaos::Moments;
 use chaos::installation::{Installation, wait_until};
 use chaos::oracle::{Oracle, Producer};
 use chaos::readers::Readers;
@@ -31,19 +29,6 @@ fn chosen(name: &str, usual: u64) -> u64 {
             .parse()
             .unwrap_or_else(|_| panic!("{name}: `{text}` is not a number")),
         Err(_) => usual,
-    }
-}
-
-/// Moments chosen by a seed.
-struct Moments(u64);
-
-impl Moments {
-    /// Lets a random time pass, at most `limit_ms`: the moment itself is what is tested.
-    fn pass(&mut self, limit_ms: u64) {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        thread::sleep(Duration::from_millis(self.0 % limit_ms));
     }
 }
 
@@ -86,7 +71,7 @@ impl Scene {
         Self {
             installation,
             oracle,
-            moments: Moments(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1),
+            moments: Moments::new(seed),
             seed,
             events,
         }
