@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::catalog::Catalog;
 use crate::lifecycle::Role;
+use crate::versions::View;
 
 /// How many events a sink may be ahead of the catalog. Each is made up for by an event that says
 /// nothing; more is no backup of this catalog.
@@ -108,11 +109,10 @@ fn ahead(catalog: &Catalog, place: &Found) -> Vec<String> {
     let mut lines = Vec::new();
     let at = &place.place;
     for (view, alias) in &place.aliases {
-        let live = catalog.view(view).and_then(|view| view.live());
-        let known = catalog.view(view).and_then(|view| view.pointer());
-        if alias.epoch < catalog.next() || known.as_ref() == Some(alias) {
+        if alias.epoch < catalog.next() {
             continue;
         }
+        let live = catalog.view(view).and_then(View::live);
         let then = live.map_or_else(
             || "its readers find it as it is now, and nobody feeds it".to_owned(),
             |live| format!("its readers go back to `{}`", live.id),
@@ -129,8 +129,8 @@ fn ahead(catalog: &Catalog, place: &Found) -> Vec<String> {
     }
     for (id, event) in &place.retired {
         let gone = |role| match role {
-            Role::Retiring | Role::Retired => true,
-            Role::Building | Role::Live | Role::Standby | Role::Draining => false,
+            Role::Draining | Role::Retiring | Role::Retired => true,
+            Role::Building | Role::Live | Role::Standby => false,
         };
         if let Some(version) = catalog.version(id).filter(|version| !gone(version.role)) {
             let role = version.role;
@@ -144,17 +144,9 @@ fn ahead(catalog: &Catalog, place: &Found) -> Vec<String> {
 
 impl fmt::Display for Adoption {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let named = |topics: &ControlIdentity| {
-            let ControlIdentity {
-                cluster,
-                catalog,
-                claims,
-                progress,
-            } = topics;
-            format!("cluster {cluster}, catalog {catalog}, claims {claims}, progress {progress}")
-        };
-        let from = self.from.as_ref().map_or_else(|| "none".to_owned(), named);
-        write!(f, "plan  bind to  {}", named(&self.to))?;
+        let from = self.from.as_ref().map(ControlIdentity::to_string);
+        let from = from.unwrap_or_else(|| "none".to_owned());
+        write!(f, "plan  bind to  {}", self.to)?;
         write!(f, "\n      was      {from}")?;
         write!(f, "\n      tokens   from {} on", self.claims_from)?;
         write!(

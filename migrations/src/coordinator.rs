@@ -123,6 +123,8 @@ struct Memory {
     sequence: u64,
     broker: Option<(u64, Timestamp, Monotonic)>,
     checked: Option<Monotonic>,
+    /// Why nothing is read and reported any more, once the topics are not those that they were.
+    lost: Option<CoordinatorError>,
 }
 
 /// Answers requests and carries migrations out.
@@ -168,9 +170,19 @@ impl Coordinator {
     /// # Errors
     /// [`CoordinatorError`]; what was done before it is done, and the rest is decided again.
     pub fn step(&mut self) -> Result<Stepped, CoordinatorError> {
+        if let Some(lost) = &self.memory.lost {
+            return Err(lost.clone());
+        }
         self.check_catalog()?;
         self.report()?;
-        log_facts(&self.state.follow(&mut *self.log)?);
+        match self.state.follow(&mut *self.log) {
+            Ok(read) => log_facts(&read),
+            Err(fault @ ControlError::Lost(_)) => {
+                let lost = CoordinatorError::from(fault);
+                return Err(self.memory.lost.insert(lost).clone());
+            }
+            Err(fault) => return Err(fault.into()),
+        }
         if let Some(newer) = self.state.catalog().newer() {
             let why = format!(
                 "the event at offset {} is a newer program's: {}",

@@ -12,11 +12,13 @@ use materializer_model::progress::GateReading;
 use materializer_model::{EventId, Offset, Timestamp, VersionId, ViewName};
 
 use crate::catalog::Catalog;
+use crate::defect::Defect;
 use crate::event::{Body, NEVER};
 use crate::gates::{self, Evidence, Sampled};
 use crate::reports::Reports;
 use crate::versions::{Version, View};
 use crate::{requests, steps};
+use materializer_model::defect::is_planted;
 
 /// How old the oldest continuous evidence of a promotion may be when the broker appends it.
 pub const EVIDENCE_EXPIRES: Duration = Duration::from_secs(15);
@@ -149,9 +151,13 @@ pub enum Action {
     Forget(String),
 }
 
-/// Returns what is to be done now, in order; at most one fact of each view.
+/// Returns what is to be done now, in order; at most one fact of each view, and nothing once the catalog
+/// holds a newer program's event, which may mean anything.
 #[must_use]
 pub fn decide(catalog: &Catalog, seen: &Observed<'_>) -> Vec<Action> {
+    if catalog.newer().is_some() && !is_planted(Defect::NewerIgnored) {
+        return Vec::new();
+    }
     let mut actions = Vec::new();
     let outstanding = catalog.outstanding();
     let untaken = outstanding.iter().filter(|(_, asked)| !asked.taken);

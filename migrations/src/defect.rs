@@ -27,11 +27,21 @@ pub enum Defect {
     OneUnitSuffices,
     /// A version is deleted while a gateway may still route readers to it.
     GatewaysUnheard,
+    /// An event counts whatever revision it was decided on.
+    StaleAccepted,
+    /// What is decided after a newer program's event is decided as if it were not there.
+    NewerIgnored,
+    /// The standby of a version that is replaced stays one.
+    SecondStandby,
+    /// An alias is confirmed without being read.
+    ConfirmedUnread,
+    /// A view that was retired cannot be applied again.
+    RetiredForEver,
 }
 
 #[cfg(feature = "mutations")]
 impl Defect {
-    /// Every defect.
+    /// Those that a simulated history finds. The others are found by the exploration of every state.
     pub const ALL: [Self; 10] = [
         Self::OldEvidence,
         Self::StaleAppendedAgain,

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use materializer_model::definition::Target;
 use materializer_model::progress::{Directive, Feed};
 use materializer_model::{Unit, WorkerId};
 
@@ -28,12 +29,25 @@ pub fn desired(catalog: &Catalog, reports: &Reports, me: &WorkerId) -> BTreeMap<
                     on_error: version.definition.on_error.clone(),
                     gates: version.definition.gates.clone(),
                     last_reported: reports.expected(version, &unit, me).cloned(),
+                    has_data: has_data(version),
                 };
                 directives.insert(unit, directive);
             }
         }
     }
     directives
+}
+
+/// A version that was promoted had passed its bar, which its sink keeps. A copy of an index may be new.
+fn has_data(version: &Version) -> bool {
+    let was_live = match version.role {
+        Role::Live | Role::Standby | Role::Draining => true,
+        Role::Building | Role::Retiring | Role::Retired => false,
+    };
+    match version.definition.to {
+        Target::Redis(_) | Target::Memory {} => was_live,
+        Target::Tantivy(_) => false,
+    }
 }
 
 fn feed(version: &Version) -> Option<Feed> {

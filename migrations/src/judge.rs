@@ -8,10 +8,12 @@ use materializer_model::{
 };
 
 use crate::catalog::Catalog;
+use crate::defect::Defect;
 use crate::event::Verb;
 use crate::lifecycle::Role;
 use crate::plan::Plan;
 use crate::versions::{Version, View};
+use materializer_model::defect::is_planted;
 
 /// Why a verb cannot be done as things are.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -107,6 +109,9 @@ fn apply(
     let name = &definition.view;
     let empty = View::default();
     let view = catalog.view(name).unwrap_or(&empty);
+    if view.retired.is_some() && is_planted(Defect::RetiredForEver) {
+        return refuse(format!("`{name}` was retired"), "choose another name");
+    }
     let same = |version: &&Version| Some(&version.fingerprint) == same;
     if let Some(live) = view.live().filter(same) {
         return in_place(live, definition, because);

@@ -255,7 +255,7 @@ pub enum FollowError {
     #[error(transparent)]
     Log(#[from] ControlError),
     /// The topics are not those that the catalog is bound to: stop deciding and acting.
-    #[error("the catalog belongs to other topics ({expected:?}) than these ({found:?})")]
+    #[error("the catalog is bound to other topics ({expected}) than these ({found})")]
     Foreign {
         /// What the catalog says.
         expected: Box<ControlIdentity>,

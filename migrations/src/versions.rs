@@ -8,7 +8,9 @@ use materializer_model::{
     Fingerprint, Offset, Origin, Timestamp, Unit, VersionId, VersionNumber, ViewDefinition,
 };
 
+use crate::defect::Defect;
 use crate::lifecycle::{Cause, Role};
+use materializer_model::defect::is_planted;
 
 /// A place in the log and its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,7 +162,7 @@ impl View {
     /// Makes `to` live and what was live the standby; a standby that is neither is dropped.
     pub(crate) fn move_alias(&mut self, to: VersionNumber, cause: Cause, at: Mark) {
         let dropped = self.standby().map(|v| v.id.number).filter(|n| *n != to);
-        if let Some(dropped) = dropped {
+        if let Some(dropped) = dropped.filter(|_| !is_planted(Defect::SecondStandby)) {
             self.step(dropped, Cause::SoakEnded, at);
         }
         self.step_all(Role::Live, Cause::Replaced, at);

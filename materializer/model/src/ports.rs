@@ -5,6 +5,7 @@
 //! worker, and all that a worker needs afterwards it finds behind them.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -451,6 +452,21 @@ pub struct ControlIdentity {
     pub claims: TopicId,
     /// The progress topic's id.
     pub progress: TopicId,
+}
+
+impl fmt::Display for ControlIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            cluster,
+            catalog,
+            claims,
+            progress,
+        } = self;
+        write!(
+            f,
+            "cluster {cluster}, catalog {catalog}, claims {claims}, progress {progress}"
+        )
+    }
 }
 
 /// A fault of the control log.

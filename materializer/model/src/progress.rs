@@ -229,4 +229,7 @@ pub struct Directive {
     pub gates: Gates,
     /// The last checkpoint that any worker reported of this unit: what the sink must not be behind.
     pub last_reported: Option<StoredCheckpoint>,
+    /// Whether the sink must hold data, also where nothing is known to have been reported: readers are
+    /// or were led to it, and an empty place is never filled up under them.
+    pub has_data: bool,
 }

@@ -92,7 +92,7 @@ fn another(config: &Config, catalog: &CatalogId, place: &str, forget: &str) -> S
     let topics = format!("{}.materializer.*", config.installation);
     format!(
         "there is no catalog in Kafka, but {place} was written under catalog `{catalog}`: are the \
-         brokers the right ones, and was `{topics}` deleted? Bring the topics back, or choose another \
-         `installation`; to begin anew and give up what is there, {forget}"
+         brokers the right ones, and was `{topics}` deleted? Bring the topics back (`materializer catalog import FILE`), or \
+         choose another `installation`; to begin anew and give up what is there, {forget}"
     )
 }

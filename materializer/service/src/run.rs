@@ -56,7 +56,7 @@ pub(crate) struct Roles {
 /// Plays roles until the stop is set or a signal comes.
 ///
 /// # Errors
-/// Where a role cannot begin, or the catalog is no longer the one it was.
+/// Where a role cannot begin.
 pub(crate) fn run(
     config: Config,
     roles: Roles,
@@ -71,7 +71,8 @@ pub(crate) fn run(
         return Ok(());
     };
     let process = Process::start(config, identity, roles, clock, control, catalog, stop)?;
-    process.play(&interrupted)
+    process.play(&interrupted);
+    Ok(())
 }
 
 /// Sets a flag at SIGTERM and SIGINT; a second one ends the process at once.
@@ -258,9 +259,9 @@ impl Process {
     }
 
     /// Comes round until the stop, then ends everything in order.
-    fn play(mut self, interrupted: &AtomicBool) -> anyhow::Result<()> {
+    fn play(mut self, interrupted: &AtomicBool) {
         let mut unreadable = false;
-        let mut outcome = Ok(());
+        let mut lost = false;
         while !self.stop.is_set() {
             if interrupted.load(Ordering::Relaxed) {
                 info!("told to end");
@@ -284,9 +285,10 @@ impl Process {
                         signpost.step(&state);
                     }
                 }
-                Err(lost @ ControlError::Lost(_)) => {
-                    outcome = Err(lost).context("the catalog is not the one it was");
-                    break;
+                Err(fault @ ControlError::Lost(_)) => {
+                    if !std::mem::replace(&mut lost, true) {
+                        error!(%fault, "the catalog is not the one it was: serving and feeding as told before; restore it, then start this process again");
+                    }
                 }
                 Err(fault) if !unreadable => {
                     unreadable = true;
@@ -297,7 +299,6 @@ impl Process {
             self.stop.wait(ROUND_EVERY);
         }
         self.end();
-        outcome
     }
 
     fn end(mut self) {

@@ -1,7 +1,7 @@
 //! What a worker is told of a unit that it would feed.
 
-use materializer_migrations::Follower;
 use materializer_migrations::desired::desired;
+use materializer_migrations::{Follower, Reports, Role};
 use materializer_model::memory::MemoryControlLog;
 use materializer_model::ports::{ControlLog, ControlTopic};
 use materializer_model::progress::{Progress, StoredCheckpoint};
@@ -108,4 +108,29 @@ fn what_a_unit_has_to_reach_again_outlives_the_report_that_had_it() {
     opening.until = Some(StoredCheckpoint(checkpoint(7, [70, 70])));
     append(&mut log, &opening);
     assert_eq!(told(&mut log, "b"), Some([70, 70]));
+}
+
+#[test]
+fn rows_that_readers_were_led_to_are_expected_though_no_report_of_them_is_left() {
+    let check = |definition: ViewDefinition, while_built, when_live| {
+        let mut world = World::new();
+        let has_data = |world: &World| {
+            let (catalog, none) = (world.client.state().catalog(), Reports::default());
+            let directives = desired(catalog, &none, &WorkerId::new("worker"));
+            let mut told = directives.values().map(|directive| directive.has_data);
+            let first = told.next().expect("one unit");
+            assert!(told.all(|next| next == first));
+            first
+        };
+        let verb = apply(definition);
+        let plan = world.client.plan(&verb).expect("a plan");
+        world.client.ask(verb, plan, "").expect("asked");
+        world.until("it is built", |w| w.role(1) == Some(Role::Building));
+        assert_eq!(has_data(&world), while_built);
+        world.until("it is live", |w| w.role(1) == Some(Role::Live));
+        assert_eq!(has_data(&world), when_live);
+    };
+    check(definition("a"), false, true);
+    // A copy may be added at any time, and is built from nothing.
+    check(tantivy("a", 2), false, false);
 }

@@ -113,6 +113,9 @@ fn name(prefix: &str, key: String) -> Option<Name> {
 }
 
 fn read(connection: &mut Connection, names: &[Name], traces: &mut Traces) -> Result<(), SinkError> {
+    if names.is_empty() {
+        return Ok(());
+    }
     let mut pack = Pack::default();
     for name in names {
         let (Name::Alias(key, _) | Name::Token(key, _)) = name;

@@ -256,6 +256,11 @@ fn what_another_catalog_s_history_left_is_told_and_not_built_on() {
     let installation = place(settings.clone()).installation;
     assert_eq!(find_traces(&settings, &installation), Ok(None));
     fill(&server);
+    // More keys than one page of a scan holds.
+    let many: Unit = "products/v3/c0/s0".parse().expect("a unit");
+    let mut writer = sink(settings.clone(), &many);
+    assert_eq!(writer.open(&token(7), Expect::Maybe), Ok(None));
+    apply(&mut writer, &commit(1, 5_000, "v3")).expect("written");
     let mut coordinator = admin(server.settings());
     assert_eq!(coordinator.move_alias(&view(), &pointer(2, 40)), Ok(()));
     let version = |number| VersionId {
@@ -269,7 +274,8 @@ fn what_another_catalog_s_history_left_is_told_and_not_built_on() {
     let traces = traces.expect("marked");
     assert_eq!(traces.mark.catalog, place(settings.clone()).catalog);
     assert_eq!(traces.aliases, BTreeMap::from([(view(), pointer(2, 40))]));
-    assert_eq!(traces.claimed, BTreeMap::from([(version(2), 1)]));
+    let claimed = BTreeMap::from([(version(2), 1), (version(3), 7)]);
+    assert_eq!(traces.claimed, claimed);
     assert_eq!(traces.retired, BTreeMap::from([(version(1), Offset(57))]));
 
     let unit: Unit = "products/v2/c0/s0".parse().expect("a unit");

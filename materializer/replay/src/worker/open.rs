@@ -54,7 +54,7 @@ impl Worker {
     pub(super) fn open(&mut self, directive: &Directive) -> Result<(), Halt> {
         self.confirm_claim()?;
         let reported = directive.last_reported.as_ref().map(|stored| &stored.0);
-        let expect = if reported.is_some() || self.committed.is_some() {
+        let expect = if directive.has_data || reported.is_some() || self.committed.is_some() {
             Expect::Data
         } else {
             Expect::Maybe

@@ -174,6 +174,7 @@ impl Bench {
                 on_error: OnError::Fail,
                 gates,
                 last_reported: None,
+                has_data: false,
             },
             topic,
             unit,

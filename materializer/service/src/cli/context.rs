@@ -74,11 +74,11 @@ pub(super) fn explain(error: ClientError) -> Failure {
     let (exit, hint) = match &error {
         ClientError::Follow(FollowError::Missing) => (
             Exit::Failed,
-            "`materializer run` (or `coordinator`) creates it".to_owned(),
+            "`materializer run` (or `coordinator`) creates it; `materializer catalog import FILE` restores a backup".to_owned(),
         ),
         ClientError::Follow(FollowError::Foreign { .. }) => (
             Exit::Failed,
-            "the topics were made anew: restore them, or `materializer catalog adopt --reason …` if this is meant".to_owned(),
+            "were they made anew? `materializer catalog import FILE` brings a backup back, and `materializer catalog adopt --reason …` binds it".to_owned(),
         ),
         ClientError::Follow(FollowError::Log(ControlError::Unavailable(_) | ControlError::Unknown(_))) => {
             (Exit::Failed, "is Kafka up? `materializer doctor` looks".to_owned())

@@ -36,10 +36,14 @@ struct Line {
     details: Vec<String>,
 }
 
+/// Says a time of the broker as people write it, in UTC.
+pub(super) fn time(at: Timestamp) -> String {
+    jiff::Timestamp::from_millisecond(at.0).map_or_else(|_| at.to_string(), |at| format!("{at:.0}"))
+}
+
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let at = jiff::Timestamp::from_millisecond(self.at.0)
-            .map_or_else(|_| self.at.to_string(), |at| format!("{at:.0}"));
+        let at = time(self.at);
         let Self { subject, what, .. } = self;
         write!(f, "{at}  {subject:<20}  {what}  by {}", self.who)?;
         if !self.why.is_empty() {

@@ -49,7 +49,7 @@ pub(super) fn control(log: &mut dyn ControlLog, config: &Config) -> (Follower, V
         Err(error @ (FollowError::Missing | FollowError::Foreign { .. })) => Finding::fault(
             "topics",
             error.to_string(),
-            "restore the topics, or `materializer catalog adopt --reason …` if this is meant",
+            "`materializer catalog import FILE` brings a backup back, `materializer catalog adopt --reason …` binds it",
         ),
     });
     if let Some(newer) = follower.catalog().newer() {

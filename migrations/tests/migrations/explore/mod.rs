@@ -1,20 +1,23 @@
 //! Every reachable state of one view, breadth first: several versions, two coordinators, a gateway
-//! that lags, operators who ask for anything. A coordinator may be paused for any time between
-//! deciding and acting, and crash; of three versions, one of the two may, of two versions, both.
+//! that lags, operators who ask for anything and do not know of each other, a version that loses its
+//! data, an older release that does not understand all events. A coordinator may be paused for any time
+//! between deciding and acting, and crash.
 //!
 //! The fold, the plans and the decisions are the real ones. Time stands still, with a soak and a
-//! drain of no length, so that they may end at any moment.
+//! drain of no length, so that they may end at any moment. No scope has all of it at once: each test says
+//! what its has, and prints how many states that is.
 
 mod state;
+mod way_out;
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
-use materializer_migrations::decide::Action;
-use materializer_migrations::judge::plan;
 use materializer_migrations::versions::Soak;
-use materializer_migrations::{Role, Verb};
+use materializer_migrations::{Body, Role};
 
-use self::state::{AllIsWell, Scope, State, Step};
+use self::state::{Heard, Scope, State, Step, Unknown};
+use self::way_out::WaysOut;
+use crate::sample::view;
 
 impl State {
     fn check(&self) -> Result<(), String> {
@@ -64,93 +67,49 @@ impl State {
         if confirmed && self.alias != view.pointer() {
             return Err("the alias was confirmed and is not in the sink".into());
         }
-        Ok(())
+        self.releases_agree()
     }
 
-    /// Lets one coordinator and the gateway work undisturbed, then looks whether anything is stuck.
-    fn settles(mut self, well: &mut AllIsWell) -> Result<(), String> {
-        self.scope.remembers = true;
-        for _ in 0..200 {
-            self.gateway_reads();
-            self.processes[0].alias = None;
-            let mut idle = true;
-            loop {
-                let actions = self.decide(&self.processes[0], well);
-                let Some(action) = actions.into_iter().next() else {
-                    break;
-                };
-                idle = matches!(action, Action::ReadAlias(_)) && idle;
-                self.act(Some(0), action);
-                self.gateway_reads();
-            }
-            if idle {
-                return self.is_settled();
-            }
-        }
-        Err("it never comes to rest".into())
-    }
-
-    fn is_settled(&self) -> Result<(), String> {
-        let Some(view) = self.view() else {
-            return Ok(());
-        };
-        if !self.catalog.outstanding().is_empty() {
-            return Err("a request is never answered".into());
-        }
-        if self.alias != view.pointer() {
-            return Err("the alias never follows".into());
-        }
-        for version in view.versions.values() {
-            let way_out = match version.role {
-                Role::Building => Verb::Abort {
-                    version: version.id.clone(),
-                },
-                Role::Live => Verb::Retire {
-                    view: version.id.view.clone(),
-                    version: None,
-                },
-                Role::Retired => continue,
-                // With a soak of no length, a standby goes by itself, as what follows it does.
-                Role::Standby | Role::Draining | Role::Retiring => {
-                    return Err(format!("{} stays {}", version.id, version.role));
-                }
-            };
-            if plan(&self.catalog, &way_out).is_err() {
-                return Err(format!(
-                    "no verb leads out of {} for {}",
-                    version.role, version.id
-                ));
-            }
+    /// Which events count is the same for every release, whatever it understands.
+    fn releases_agree(&self) -> Result<(), String> {
+        let old = self.of_old_release();
+        if old.revision(&view()) != self.catalog.revision(&view()) {
+            return Err("two releases differ in which events count".into());
         }
         Ok(())
     }
 }
 
-fn explore(scope: Scope) -> BTreeSet<Vec<Role>> {
-    let mut well = AllIsWell::default();
+/// What an exploration came to.
+struct Explored {
+    states: usize,
+    /// Those that are left when everybody has done what there is to do.
+    settled: usize,
+    /// The roles of the versions, by number, that were met.
+    roles: BTreeSet<Vec<Role>>,
+}
+
+/// Visits every state; the error is what is wrong with one, and the way to it.
+fn explore(scope: Scope) -> Result<Explored, String> {
+    let mut heard = Heard::default();
+    let mut ways = WaysOut::default();
     let mut came_from: HashMap<u64, (u64, Step)> = HashMap::new();
     let mut seen = HashSet::from([State::new(scope).key()]);
     let mut queue = VecDeque::from([State::new(scope)]);
-    let mut settled = HashSet::new();
     let mut roles = BTreeSet::new();
     while let Some(state) = queue.pop_front() {
         let key = state.key();
-        let mut alone = state.clone();
-        alone.processes = Default::default();
-        alone.gateway_reads();
-        // What a state settles to does not depend on who is paused.
-        let untried = settled.insert(alone.key());
-        let settles = |well| if untried { alone.settles(well) } else { Ok(()) };
-        let broken = state.check().and_then(|()| settles(&mut well));
+        let broken = state.check();
+        let broken = broken.and_then(|()| ways.check(&state, &mut heard));
         if let Err(broken) = broken {
-            panic!("{broken}\n{}", path(&came_from, key).join("\n"));
+            return Err(format!("{broken}\n{}", path(&came_from, key).join("\n")));
         }
         let versions = state
             .view()
             .into_iter()
             .flat_map(|view| view.versions.values());
         roles.insert(versions.map(|version| version.role).collect());
-        for (what, next) in state.next(&mut well) {
+        for (what, next) in state.next(&mut heard) {
             let found = next.key();
             if seen.insert(found) {
                 came_from.insert(found, (key, what));
@@ -158,33 +117,11 @@ fn explore(scope: Scope) -> BTreeSet<Vec<Role>> {
             }
         }
     }
-    roles
-}
-
-#[test]
-fn no_interleaving_of_three_versions_breaks_an_invariant_and_every_state_has_a_way_out() {
-    let roles = explore(Scope {
-        versions: 3,
-        paused: 1,
-        remembers: false,
-    });
-    for reached in [
-        vec![Role::Retired, Role::Standby, Role::Live],
-        vec![Role::Retired, Role::Retired, Role::Retired],
-        vec![Role::Live, Role::Standby, Role::Building],
-        vec![Role::Draining, Role::Standby, Role::Live],
-    ] {
-        assert!(roles.contains(&reached), "{reached:?} was not reached");
-    }
-}
-
-#[test]
-fn no_interleaving_of_two_paused_coordinators_breaks_an_invariant() {
-    explore(Scope {
-        versions: 2,
-        paused: 2,
-        remembers: true,
-    });
+    Ok(Explored {
+        states: seen.len(),
+        settled: ways.settled(),
+        roles,
+    })
 }
 
 fn path(came_from: &HashMap<u64, (u64, Step)>, mut key: u64) -> Vec<String> {
@@ -195,4 +132,131 @@ fn path(came_from: &HashMap<u64, (u64, Step)>, mut key: u64) -> Vec<String> {
     }
     path.reverse();
     path
+}
+
+const ONE_PAUSED: Scope = Scope {
+    versions: 2,
+    paused: 1,
+    remembers: false,
+    requests: 1,
+    damages: false,
+    unknown: None,
+};
+
+/// Three versions; one of the two coordinators may be paused.
+const THREE_VERSIONS: Scope = Scope {
+    versions: 3,
+    ..ONE_PAUSED
+};
+
+/// Both coordinators may be paused, and decide on an alias that they read some time before.
+const TWO_PAUSED: Scope = Scope {
+    paused: 2,
+    remembers: true,
+    ..ONE_PAUSED
+};
+
+/// Two operators, and one version that loses its data at any moment.
+const TWO_OPERATORS: Scope = Scope {
+    requests: 2,
+    damages: true,
+    ..ONE_PAUSED
+};
+
+/// What an older release may not understand; of each, as of a newer schema number, it knows no more than
+/// which views' revisions rise.
+const UNKNOWN: [(&str, Unknown); 8] = [
+    ("requests", |body| matches!(body, Body::Request { .. })),
+    ("starts", |body| matches!(body, Body::Started(_))),
+    ("promotions", |body| matches!(body, Body::Promoted { .. })),
+    ("rollbacks", |body| matches!(body, Body::RolledBack { .. })),
+    ("confirmations", |body| {
+        matches!(body, Body::AliasConfirmed { .. })
+    }),
+    ("ends of soaks", |body| {
+        matches!(body, Body::SoakEnded { .. })
+    }),
+    ("deletions", |body| {
+        matches!(body, Body::Retiring { .. } | Body::Aborted { .. })
+    }),
+    ("ends of views", |body| {
+        matches!(body, Body::ViewRetired { .. })
+    }),
+];
+
+fn of_two_releases(unknown: Unknown) -> Scope {
+    Scope {
+        unknown: Some(unknown),
+        ..ONE_PAUSED
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "how much was explored")]
+fn holds(what: &str, scope: Scope) -> Explored {
+    let explored = explore(scope).unwrap_or_else(|broken| panic!("{what}: {broken}"));
+    let Explored {
+        states, settled, ..
+    } = explored;
+    println!("{what}: {states} states, {settled} of them at rest");
+    explored
+}
+
+#[test]
+fn no_interleaving_of_three_versions_breaks_an_invariant_and_every_state_has_a_way_out() {
+    let explored = holds("three versions", THREE_VERSIONS);
+    for reached in [
+        vec![Role::Retired, Role::Standby, Role::Live],
+        vec![Role::Retired, Role::Retired, Role::Retired],
+        vec![Role::Live, Role::Standby, Role::Building],
+        vec![Role::Draining, Role::Standby, Role::Live],
+    ] {
+        assert!(
+            explored.roles.contains(&reached),
+            "{reached:?} was not reached"
+        );
+    }
+}
+
+#[test]
+fn no_interleaving_of_two_paused_coordinators_breaks_an_invariant() {
+    holds("two paused coordinators", TWO_PAUSED);
+}
+
+#[test]
+fn two_operators_and_lost_data_break_no_invariant_and_leave_a_way_out() {
+    holds("two operators", TWO_OPERATORS);
+}
+
+#[test]
+fn an_older_release_breaks_no_invariant_whatever_it_does_not_understand() {
+    for (what, unknown) in UNKNOWN {
+        holds(what, of_two_releases(unknown));
+    }
+}
+
+/// The exploration tested itself: it finds each of these rules broken.
+#[cfg(feature = "mutations")]
+#[test]
+fn every_rule_that_is_broken_is_found_by_the_exploration() {
+    use materializer_migrations::Defect;
+    use materializer_model::defect::plant;
+
+    for (defect, scope) in [
+        (Defect::AliasLeft, TWO_OPERATORS),
+        (Defect::GatewaysUnheard, TWO_OPERATORS),
+        (Defect::StaleAccepted, TWO_OPERATORS),
+        (Defect::ConfirmedUnread, TWO_OPERATORS),
+        (Defect::RetiredForEver, TWO_OPERATORS),
+        (Defect::SecondStandby, THREE_VERSIONS),
+        (Defect::NewerIgnored, of_two_releases(UNKNOWN[2].1)),
+    ] {
+        plant(Some(defect));
+        let found = explore(scope);
+        plant::<Defect>(None);
+        let broken = found.err();
+        let broken = broken.unwrap_or_else(|| panic!("{defect:?} is not found"));
+        let steps = broken.lines().count() - 1;
+        let broken = broken.lines().next().unwrap_or_default();
+        println!("{defect:?}: {broken}, after {steps} steps");
+    }
 }

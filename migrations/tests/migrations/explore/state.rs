@@ -14,6 +14,7 @@ use materializer_migrations::versions::Soak;
 use materializer_migrations::{Body, Catalog, Envelope, Follower, Reports, Verb, View};
 use materializer_model::memory::{ManualClock, MemoryControl};
 use materializer_model::ports::{AliasPointer, ControlLog, ControlTopic};
+use materializer_model::progress::Health;
 use materializer_model::{
     CatalogId, EventId, Offset, Timestamp, VersionId, VersionNumber, ViewDefinition, ViewName,
 };
@@ -23,7 +24,11 @@ use crate::sample::{apply, definition, promote, rollback, version, view};
 use crate::world::{Said, report};
 
 const NOW: Timestamp = Timestamp(1_000_000);
-const VERSIONS_MAX: u32 = 3;
+/// Three, and those that are built on the way out of a state.
+pub(super) const VERSIONS_MAX: u32 = 5;
+
+/// Says of an event whether an older release does not understand it.
+pub(super) type Unknown = fn(&Body) -> bool;
 
 /// How much is explored.
 #[derive(Clone, Copy)]
@@ -34,6 +39,13 @@ pub(super) struct Scope {
     /// Whether a paused coordinator may decide on an alias that it read some time before; else it
     /// has just read it.
     pub(super) remembers: bool,
+    /// How many requests may be open at once: of operators that do not know of each other.
+    pub(super) requests: usize,
+    /// Whether one of the versions may lose its data.
+    pub(super) damages: bool,
+    /// Which events an older release does not understand, where the gateway and the coordinator that may
+    /// be paused are of one, until they are upgraded.
+    pub(super) unknown: Option<Unknown>,
 }
 
 /// What happens between one state and the next.
@@ -49,6 +61,8 @@ pub(super) enum Step {
     Does(usize, Action),
     Crashes(usize),
     GatewayReads,
+    Damages(VersionNumber),
+    IsUpgraded,
 }
 
 /// What one coordinator knows beyond the catalog, and what it is about to do.
@@ -72,19 +86,27 @@ pub(super) struct State {
     pub(super) gateway: (Offset, Option<VersionNumber>),
     /// Whether the view had a live version before.
     pub(super) was_live: bool,
+    /// The version that lost its data.
+    pub(super) damaged: Option<VersionNumber>,
+    /// The catalog as an older release folds it.
+    pub(super) old: Catalog,
 }
 
-/// Reports in which all is well and the gateway has read up to an offset.
+/// Reports in which all is well but for one version, and the gateway has read up to an offset.
 #[derive(Default)]
-pub(super) struct AllIsWell(HashMap<Offset, Reports>);
+pub(super) struct Heard(HashMap<(Offset, Option<VersionNumber>), Reports>);
 
-impl AllIsWell {
-    fn reports(&mut self, gateway: Offset) -> &Reports {
-        self.0.entry(gateway).or_insert_with(|| {
+impl Heard {
+    fn reports(&mut self, gateway: Offset, damaged: Option<VersionNumber>) -> &Reports {
+        self.0.entry((gateway, damaged)).or_insert_with(|| {
             let mut log = MemoryControl::new("main", ManualClock::new(NOW)).log();
             log.create().expect("created");
             for number in 1..=VERSIONS_MAX {
-                report(&mut log, &version(number), &Said::default());
+                let mut said = Said::default();
+                if damaged == Some(VersionNumber(number)) {
+                    said.health = Health::Damaged { why: "lost".into() };
+                }
+                report(&mut log, &version(number), &said);
             }
             let folded = gateway.0;
             let value =
@@ -109,6 +131,21 @@ fn edition(number: u32) -> ViewDefinition {
     definition
 }
 
+/// An event as a release reads it that knows neither its schema number nor its body.
+fn newer(event: &Envelope) -> Envelope<serde_json::Value> {
+    Envelope {
+        schema: SCHEMA + 1,
+        id: event.id.clone(),
+        views: event.views.clone(),
+        not_before: event.not_before,
+        not_after: event.not_after,
+        who: event.who.clone(),
+        why: event.why.clone(),
+        answers: event.answers.clone(),
+        body: serde_json::Value::Null,
+    }
+}
+
 impl State {
     pub(super) fn new(scope: Scope) -> Self {
         let mut state = Self {
@@ -119,6 +156,8 @@ impl State {
             stored: BTreeSet::new(),
             gateway: (Offset(0), None),
             was_live: false,
+            damaged: None,
+            old: Catalog::default(),
         };
         let created = Body::CatalogCreated {
             catalog: CatalogId::new("catalog"),
@@ -145,6 +184,14 @@ impl State {
             answers,
             body,
         };
+        if let Some(unknown) = self.scope.unknown {
+            let read = if unknown(&event.body) {
+                Read::NewerBody(newer(&event))
+            } else {
+                Read::Known(event.clone())
+            };
+            self.old.fold_event(offset, NOW, read);
+        }
         self.catalog.fold_event(offset, NOW, Read::Known(event));
         let versions = self.catalog.view(&view()).map(|view| &view.versions);
         for version in versions.into_iter().flatten().map(|(_, version)| version) {
@@ -160,15 +207,32 @@ impl State {
         self.append(views, fact.answers, fact.body);
     }
 
-    pub(super) fn decide(&self, process: &Process, well: &mut AllIsWell) -> Vec<Action> {
+    /// Returns the catalog as the gateway, and the coordinator that may be paused, know it.
+    pub(super) fn of_old_release(&self) -> &Catalog {
+        self.scope.unknown.map_or(&self.catalog, |_| &self.old)
+    }
+
+    /// Ends the older release: its processes are started anew, of the newer one.
+    pub(super) fn upgrade(&mut self) {
+        self.scope.unknown = None;
+        self.old = Catalog::default();
+        self.processes = Default::default();
+        self.gateway_reads();
+    }
+
+    pub(super) fn decide(
+        &self,
+        catalog: &Catalog,
+        process: &Process,
+        heard: &mut Heard,
+    ) -> Vec<Action> {
         let begun = Begun {
             end: Offset(0),
             at: NOW,
         };
-        let asked = self.catalog.outstanding().into_iter();
+        let asked = catalog.outstanding().into_iter();
         let asked = asked.map(|(id, _)| Subject::Request(id.clone()));
-        let candidates =
-            (1..=self.scope.versions).map(|number| Subject::Candidate(version(number)));
+        let candidates = (1..=VERSIONS_MAX).map(|number| Subject::Candidate(version(number)));
         let seen = process
             .alias
             .iter()
@@ -177,7 +241,7 @@ impl State {
             seen.flat_map(|seen| (1..=VERSIONS_MAX).map(move |n| (version(n), seen.clone())));
         let observed = Observed {
             now: NOW,
-            reports: well.reports(self.gateway.0),
+            reports: heard.reports(self.gateway.0, self.damaged),
             begun: &asked
                 .chain(candidates)
                 .map(|subject| (subject, begun))
@@ -187,7 +251,7 @@ impl State {
             deleted: &process.deleted,
             drain: Duration::ZERO,
         };
-        let mut actions = decide(&self.catalog, &observed);
+        let mut actions = decide(catalog, &observed);
         // Neither matters to the view.
         actions.retain(|action| !matches!(action, Action::Take(_) | Action::Forget(_)));
         actions
@@ -223,15 +287,14 @@ impl State {
     }
 
     pub(super) fn gateway_reads(&mut self) {
-        let live = self
-            .view()
-            .and_then(|view| view.alias.as_ref())
-            .map(|alias| alias.version);
-        self.gateway = (self.catalog.next(), live);
+        let catalog = self.of_old_release();
+        let view = catalog.view(&view());
+        let live = view.and_then(|view| view.alias.as_ref());
+        self.gateway = (catalog.known_to(), live.map(|alias| alias.version));
     }
 
     /// Everything that an operator may ask for.
-    fn verbs(&self) -> Vec<Verb> {
+    pub(super) fn verbs(&self) -> Vec<Verb> {
         let mut verbs = vec![
             rollback(),
             Verb::Retire {
@@ -259,22 +322,14 @@ impl State {
     }
 
     /// The states that may follow.
-    pub(super) fn next(&self, well: &mut AllIsWell) -> Vec<(Step, Self)> {
+    pub(super) fn next(&self, heard: &mut Heard) -> Vec<(Step, Self)> {
         let mut next = Vec::new();
-        if self.catalog.outstanding().is_empty() {
-            for verb in self.verbs() {
-                if let Ok(plan) = plan(&self.catalog, &verb)
-                    && !plan.is_nothing()
-                {
-                    let mut state = self.clone();
-                    let what = Step::Asks(plan.clone());
-                    state.append(BTreeMap::new(), None, Body::Request { verb, plan });
-                    next.push((what, state));
-                }
-            }
+        if self.catalog.outstanding().len() < self.scope.requests {
+            let asked = self.verbs().into_iter().filter_map(|verb| self.asked(verb));
+            next.extend(asked.map(|(plan, state)| (Step::Asks(plan), state)));
         }
         if self.scope.paused < self.processes.len() {
-            for action in self.decide(&self.has_just_looked(), well) {
+            for action in self.decide(&self.catalog, &self.has_just_looked(), heard) {
                 let mut state = self.clone();
                 let what = Step::DecidesAndDoes(action.clone());
                 state.act(None, action);
@@ -282,14 +337,42 @@ impl State {
             }
         }
         for index in 0..self.scope.paused {
-            self.next_of_paused(index, well, &mut next);
+            self.next_of_paused(index, heard, &mut next);
         }
-        if self.gateway.0 < self.catalog.next() {
+        if self.gateway.0 < self.of_old_release().known_to() {
             let mut state = self.clone();
             state.gateway_reads();
             next.push((Step::GatewayReads, state));
         }
+        if self.scope.unknown.is_some() && self.old.newer().is_some() {
+            let mut state = self.clone();
+            state.upgrade();
+            next.push((Step::IsUpgraded, state));
+        }
+        if self.scope.damages && self.damaged.is_none() {
+            for number in &self.stored {
+                let mut state = self.clone();
+                state.damaged = Some(*number);
+                next.push((Step::Damages(*number), state));
+            }
+        }
         next
+    }
+
+    /// Returns the state in which somebody has asked for something; `None` where it cannot be asked for,
+    /// or is so already.
+    pub(super) fn asked(&self, verb: Verb) -> Option<(Plan, Self)> {
+        let plan = plan(&self.catalog, &verb).ok()?;
+        if plan.is_nothing() {
+            return None;
+        }
+        let mut state = self.clone();
+        let body = Body::Request {
+            verb,
+            plan: plan.clone(),
+        };
+        state.append(BTreeMap::new(), None, body);
+        Some((plan, state))
     }
 
     /// What a coordinator knows that has just looked at everything.
@@ -306,7 +389,7 @@ impl State {
         }
     }
 
-    fn next_of_paused(&self, index: usize, well: &mut AllIsWell, next: &mut Vec<(Step, Self)>) {
+    fn next_of_paused(&self, index: usize, heard: &mut Heard, next: &mut Vec<(Step, Self)>) {
         let process = &self.processes[index];
         if let Some(action) = process.about_to.clone() {
             let mut state = self.clone();
@@ -316,7 +399,8 @@ impl State {
             next.push((what, state));
         } else {
             let looked = (!self.scope.remembers).then(|| self.has_just_looked());
-            for action in self.decide(looked.as_ref().unwrap_or(process), well) {
+            let looked = looked.as_ref().unwrap_or(process);
+            for action in self.decide(self.of_old_release(), looked, heard) {
                 let mut state = self.clone();
                 let what = Step::Decides(index, action.clone());
                 state.processes[index].about_to = Some(action);
@@ -363,6 +447,8 @@ impl State {
         )
             .hash(&mut hasher);
         age(&self.alias).hash(&mut hasher);
+        self.damaged.hash(&mut hasher);
+        self.hash_old(&mut hasher);
         let revision = self.catalog.revision(&crate::sample::view());
         let of = |process: &Process| {
             let mut hasher = DefaultHasher::new();
@@ -393,5 +479,18 @@ impl State {
             (asked.verb.word(), asked.plan.to_string()).hash(&mut hasher);
         }
         hasher.finish()
+    }
+
+    /// What an older release knows differs only once it has met what it does not understand, and then
+    /// stands still.
+    fn hash_old(&self, hasher: &mut DefaultHasher) {
+        self.scope.unknown.is_some().hash(hasher);
+        self.old.newer().is_some().hash(hasher);
+        if self.old.newer().is_some() {
+            self.gateway.0.cmp(&self.old.known_to()).hash(hasher);
+            let frozen = self.old.view(&view());
+            let frozen = frozen.and_then(|view| view.alias.as_ref());
+            frozen.map(|alias| alias.version).hash(hasher);
+        }
     }
 }

@@ -78,6 +78,7 @@ impl World {
                 on_error,
                 gates: definition.gates.clone(),
                 last_reported: None,
+                has_data: false,
             },
             left_behind: None,
             reported_by: Offset(0),

@@ -10,12 +10,13 @@ use std::path::Path;
 use anyhow::{Context as _, anyhow, bail};
 use materializer_kafka::KafkaControlLog;
 use materializer_migrations::{Catalog, Verdict};
-use materializer_model::ports::{ControlRecord, ControlTopic};
+use materializer_model::ports::{ControlError, ControlRecord, ControlTopic};
 use materializer_model::{CatalogId, Offset, Timestamp, VersionNumber, ViewName};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::cli::context::Context;
+use crate::cli::history::time;
 use crate::connect;
 use crate::output::{Exit, Failure};
 
@@ -90,7 +91,7 @@ impl fmt::Display for Backup {
             "plan  write   {} events of catalog {}",
             self.events, self.catalog
         )?;
-        write!(f, "\n      until   {} ms since 1970", self.until)?;
+        write!(f, "\n      until   {}", time(self.until))?;
         for (view, version) in &self.live {
             write!(f, "\n      live    {view}@{version}")?;
         }
@@ -171,15 +172,26 @@ pub(super) fn import(context: &Context, file: &Path, dry_run: bool) -> Result<Ex
         return Ok(Exit::Done);
     }
     let mut log = KafkaControlLog::open(&connect::kafka(&config)?, &config.installation)?;
-    let restored = log.restore(&events).map_err(|fault| {
-        let again = "`materializer catalog import` again goes on where it was cut short";
-        Failure::new(Exit::Failed, fault, again)
-    })?;
+    let restored = log.restore(&events).map_err(unrestored)?;
     context.output.note(format!(
         "{} events were there, {} were appended: `materializer catalog adopt --reason …` binds the catalog to its topics",
         restored.found, restored.appended
     ))?;
     Ok(Exit::Done)
+}
+
+fn unrestored(fault: ControlError) -> Failure {
+    let hint = match &fault {
+        ControlError::Unavailable(_) | ControlError::Unknown(_) => {
+            Some("`materializer catalog import` again goes on where it was cut short".to_owned())
+        }
+        ControlError::Refused(_) | ControlError::Lost(_) => None,
+    };
+    Failure {
+        exit: Exit::Failed,
+        error: fault.into(),
+        hint,
+    }
 }
 
 #[cfg(test)]

@@ -209,6 +209,7 @@ impl<'a> Bench<'a> {
             on_error: definition.on_error.clone(),
             gates: definition.gates.clone(),
             last_reported: None,
+            has_data: false,
         }
     }
 
