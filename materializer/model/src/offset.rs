@@ -158,6 +158,10 @@ pub struct TopicCheckpoint {
         with = "one_or_several"
     )]
     pub partitioners: Vec<Partitioner>,
+    /// The shortest `delete.retention.ms` since any of the positions was last at its end, where the topic is
+    /// compacted: a longer one that comes later brings no tombstone back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tombstones_ms: Option<u64>,
     /// A position for each partition that this unit reads.
     #[serde(rename = "p")]
     pub partitions: BTreeMap<Partition, Position>,
@@ -372,6 +376,7 @@ mod tests {
                 TopicCheckpoint {
                     id: TopicId("abc".into()),
                     partitioners: Vec::new(),
+                    tombstones_ms: None,
                     partitions: BTreeMap::from([
                         (Partition(0), position),
                         (Partition(11), unknown),

@@ -13,6 +13,11 @@ use crate::defect::Defect;
 use crate::lag::EndTrack;
 use crate::partitioner::Fitting;
 
+/// Returns a span in whole milliseconds.
+pub(crate) fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// One topic that is read.
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
@@ -69,6 +74,8 @@ pub(crate) struct Lane {
     pub(crate) committed: Offset,
     /// Broker time of the newest sampled end that the committed position has reached.
     pub(crate) anchor: Timestamp,
+    /// The shortest life of tombstones that held since then, where the topic's settings were others.
+    pub(crate) shorter: Option<Duration>,
     pub(crate) ends: EndTrack,
     /// The time of the oldest record that is in the fold.
     pub(crate) oldest_folded: Option<Timestamp>,
@@ -92,6 +99,7 @@ impl Lane {
             leader: None,
             committed: at.next,
             anchor: at.anchor,
+            shorter: None,
             ends: EndTrack::default(),
             oldest_folded: None,
             oldest_sent: None,
@@ -171,13 +179,24 @@ impl Lane {
     /// Brings the anchor up to the newest end that the committed position has reached.
     pub(crate) fn settle(&mut self, now: Monotonic, broker: Option<Timestamp>) {
         self.ends.pass(self.committed);
-        self.anchor = self.anchor_at(self.committed, now, broker);
+        let anchor = self.anchor_at(self.committed, now, broker);
+        if anchor > self.anchor {
+            self.shorter = None;
+        }
+        self.anchor = anchor;
     }
 
     fn anchor_at(&self, next: Offset, now: Monotonic, broker: Option<Timestamp>) -> Timestamp {
         let reached = self.ends.reached(next).zip(broker);
         let seen = reached.map(|(at, broker)| broker.minus(now.since(at)));
         seen.map_or(self.anchor, |seen| seen.max(self.anchor))
+    }
+
+    /// Returns for how long from the anchor on every tombstone is still in the log; `None` where none is
+    /// removed, or nobody knows.
+    pub(crate) fn tombstones(&self, source: &Source) -> Option<Duration> {
+        let shortest = source.tombstones.into_iter().chain(self.shorter).min();
+        shortest.filter(|_| source.compacts)
     }
 
     /// Returns the time from which the lag of what is read and not committed is estimated.
@@ -269,6 +288,7 @@ impl Lanes {
         let none = |source: &Source| TopicCheckpoint {
             id: source.id.clone(),
             partitioners: source.fitting.iter().flat_map(Fitting::left).collect(),
+            tombstones_ms: None,
             partitions: BTreeMap::new(),
         };
         let sources = self.sources.iter();
@@ -281,11 +301,13 @@ impl Lanes {
                 epoch: lane.epoch,
                 anchor: lane.anchor_at(lane.next, now, broker),
             };
-            topics
-                .get_mut(&self.sources[lane.source].topic)
-                .expect("a lane reads one of the sources")
-                .partitions
-                .insert(lane.partition, at);
+            let source = &self.sources[lane.source];
+            let topic = topics
+                .get_mut(&source.topic)
+                .expect("a lane reads one of the sources");
+            let kept = lane.tombstones(source).map(millis);
+            topic.tombstones_ms = topic.tombstones_ms.into_iter().chain(kept).min();
+            topic.partitions.insert(lane.partition, at);
         }
         Checkpoint {
             seq,

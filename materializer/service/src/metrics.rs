@@ -204,6 +204,7 @@ mod tests {
         let at = TopicCheckpoint {
             id: TopicId("id".into()),
             partitioners: Vec::new(),
+            tombstones_ms: None,
             partitions: each(Offset(98))
                 .map(|(at, next)| (at, position(next)))
                 .collect(),

@@ -76,6 +76,7 @@ pub(crate) fn checkpoint(seq: u64, next: [u64; 2]) -> Checkpoint {
     let topic = TopicCheckpoint {
         id: TopicId("topic".into()),
         partitioners: Vec::new(),
+        tombstones_ms: None,
         partitions: (0..).map(Partition).zip(next.map(at)).collect(),
     };
     Checkpoint {

@@ -87,6 +87,7 @@ pub(super) fn checkpoint(seq: u64, partitions: i32) -> Checkpoint {
             TopicCheckpoint {
                 id: TopicId("topic-id".into()),
                 partitioners: Vec::new(),
+                tombstones_ms: None,
                 partitions: numbers().map(|partition| (partition, position)).collect(),
             },
         )]),

@@ -346,6 +346,7 @@ fn a_commit_that_stopped_between_its_parts_is_told_until_a_later_one_is_past_its
             TopicCheckpoint {
                 id: TopicId("id".into()),
                 partitioners: Vec::new(),
+                tombstones_ms: None,
                 partitions: BTreeMap::from([(
                     Partition(0),
                     Position {

@@ -117,6 +117,7 @@ pub(crate) fn checkpoint(seq: u64) -> Checkpoint {
             TopicCheckpoint {
                 id: TopicId("id".into()),
                 partitioners: Vec::new(),
+                tombstones_ms: None,
                 partitions: BTreeMap::from([(Partition(0), position)]),
             },
         )]),

@@ -89,6 +89,7 @@ impl Place {
         let topic = TopicCheckpoint {
             id: TopicId("topic-1".into()),
             partitioners: Vec::new(),
+            tombstones_ms: None,
             partitions: BTreeMap::from([(Partition(0), at)]),
         };
         let token = Token {

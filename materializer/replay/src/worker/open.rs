@@ -226,7 +226,11 @@ impl Worker {
                         source.topic
                     )));
                 };
-                lanes.push(Lane::new(at, partition, *position));
+                let mut lane = Lane::new(at, partition, *position);
+                let then = held.topics.get(&source.topic);
+                let kept = then.and_then(|then| then.tombstones_ms);
+                lane.shorter = kept.map(Duration::from_millis);
+                lanes.push(lane);
             }
         }
         Ok(Lanes::new(sources, lanes, held.bar.clone()))
@@ -275,7 +279,7 @@ impl Worker {
         let Some(lanes) = &mut self.lanes else {
             return Ok(());
         };
-        for source in &mut lanes.sources {
+        for (at, source) in lanes.sources.iter_mut().enumerate() {
             let Some(answer) = known.get(&source.topic) else {
                 continue;
             };
@@ -285,6 +289,9 @@ impl Worker {
             let fact = answer.facts.clone()?;
             prove_identity(&fact, Some(&source.id), &lanes.bar)?;
             source.compacts = prove_settings(&self.settings.definition, &fact)?;
+            for lane in lanes.lanes.iter_mut().filter(|lane| lane.source == at) {
+                lane.shorter = lane.shorter.into_iter().chain(source.tombstones).min();
+            }
             source.tombstones = fact.tombstone_retention;
             source.asked = answer.asked;
         }
@@ -325,7 +332,7 @@ impl Worker {
 
 /// Returns until when every tombstone that a lane has not read is still in the log.
 pub(super) fn tombstones_end(source: &Source, lane: &Lane) -> Option<Timestamp> {
-    let span = source.tombstones.filter(|_| source.compacts)?;
+    let span = lane.tombstones(source)?;
     let margin = (span / 20).max(Duration::from_secs(10 * 60));
     Some(lane.anchor.plus(span.saturating_sub(margin)))
 }

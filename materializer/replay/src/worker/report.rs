@@ -12,17 +12,13 @@ use super::open::tombstones_end;
 use super::{State, Worker};
 use crate::defect::Defect;
 use crate::gates::{self, ENDS_AGE_MAX, Evidence};
-use crate::lanes::Lanes;
+use crate::lanes::{Lanes, millis};
 use materializer_model::defect::is_planted;
 
 /// A committed position that has not moved for this long, with lag, is stalled.
 const STALLED_AFTER: Duration = Duration::from_secs(60);
 /// Over how long the rate is averaged.
 const RATE_OVER: Duration = Duration::from_secs(2);
-
-fn millis(span: Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
-}
 
 impl Worker {
     /// Says how far the unit is.

@@ -44,6 +44,50 @@ fn a_checkpoint_older_than_the_tombstones_are_kept_is_not_resumed() {
 }
 
 #[test]
+fn a_longer_life_of_tombstones_brings_none_back_for_a_checkpoint_that_outlived_the_shorter_one() {
+    let mut bench = Bench::new(TopicSettings::compacted(1));
+    bench.produce(0, "a", Some("1"));
+    bench.produce(0, "b", Some("1"));
+    let mut first = bench.worker(1);
+    bench.run(&mut first, 3);
+    drop(first);
+    bench.produce(0, "a", None);
+    bench.clock.advance(25 * HOUR);
+    // Somebody raises the setting, after the tombstone of `a` has gone.
+    bench.produce(0, "c", Some("1"));
+    bench
+        .log
+        .compact(&bench.topic, Partition(0), Offset(4), true);
+    bench.log.set_tombstone_retention(&bench.topic, 99 * HOUR);
+    let mut second = bench.worker(2);
+    bench.run(&mut second, 3);
+    let why = failed(&second);
+    assert!(why.starts_with("tombstones may be gone"), "{why}");
+    assert_eq!(bench.stored().0, rows(&[("a", "1"), ("b", "1")]));
+}
+
+#[test]
+fn a_longer_life_of_tombstones_counts_from_the_next_end_that_is_reached() {
+    let mut bench = Bench::new(TopicSettings::compacted(1));
+    bench.produce(0, "a", Some("1"));
+    let mut first = bench.worker(1);
+    bench.run(&mut first, 3);
+    bench.log.set_tombstone_retention(&bench.topic, 99 * HOUR);
+    for _ in 0..3 {
+        bench.clock.advance(HOUR);
+        bench.produce(0, "b", Some("1"));
+        bench.run(&mut first, 3);
+    }
+    drop(first);
+    bench.clock.advance(30 * HOUR);
+    bench.produce(0, "a", None);
+    let mut second = bench.worker(2);
+    bench.run(&mut second, 3);
+    assert_eq!(second.progress().health, Health::Ok);
+    assert_eq!(bench.stored().0, rows(&[("b", "1")]));
+}
+
+#[test]
 fn an_idle_unit_stays_within_the_horizon_by_reading_nothing_to_the_end() {
     let mut bench = Bench::new(TopicSettings::compacted(1));
     bench.produce(0, "a", Some("1"));

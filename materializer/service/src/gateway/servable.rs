@@ -127,6 +127,7 @@ mod tests {
         let topic = TopicCheckpoint {
             id: TopicId("topic".into()),
             partitioners: Vec::new(),
+            tombstones_ms: None,
             partitions: BTreeMap::from([(Partition(0), position)]),
         };
         StoredCheckpoint(Checkpoint {
