@@ -10,7 +10,7 @@ use materializer_model::progress::Phase;
 use materializer_model::{Clock, Monotonic, VersionId};
 use serde::Serialize;
 
-use super::context::{Context, explain};
+use super::context::{Context, explain, may_pass};
 use super::status::Line;
 use super::verbs::ViewOrVersion;
 use crate::output::{Exit, Failure, Format, span};
@@ -29,6 +29,13 @@ pub(super) struct Args {
     /// Look once: exit code 0 if it is so, 3 if not.
     #[arg(long, conflicts_with = "timeout")]
     once: bool,
+}
+
+impl Args {
+    /// Says whether no more is waited for after a time.
+    fn is_over(&self, waited: Duration) -> bool {
+        self.once || self.timeout.is_some_and(|timeout| waited >= timeout)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -108,7 +115,15 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     let mut printed: Option<(String, Monotonic)> = None;
     let mut ill = Ill::default();
     loop {
-        let now = client.now().map_err(explain)?;
+        let asked = context.clock.monotonic().since(began);
+        let now = match client.now() {
+            Err(error) if may_pass(&error) && !args.is_over(asked) => {
+                context.output.note(format!("still waiting: {error}"))?;
+                std::thread::sleep(LOOK_EVERY);
+                continue;
+            }
+            answer => answer.map_err(explain)?,
+        };
         let status = Status::at(client.state(), now);
         let seen = status.version(&version);
         let ails = seen.and_then(|seen| ails(seen, args.goal));
@@ -125,7 +140,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         let due = printed
             .as_ref()
             .is_none_or(|(last, at)| *last != phase || monotonic.since(*at) >= line_every(waited));
-        let over = args.once || args.timeout.is_some_and(|timeout| waited >= timeout);
+        let over = args.is_over(waited);
         if reached || due || over || context.output.format() == Format::Json {
             context.output.show(&look)?;
             printed = Some((phase, monotonic));
