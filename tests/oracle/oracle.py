@@ -4,7 +4,7 @@
     oracle.py create  --brokers B --topic T [--partitions N] [--replicas N] [--config NAME=VALUE]…
     oracle.py produce --brokers B --topic T --events N --keys K [--seed S] [--first REV] [--rate R] [--while-open]
     oracle.py check   --brokers B --topic T --redis URL --view products --version 2 --fields title,price,brand
-                      [--http URL --search product-search --search-fields title,brand,price]
+                      [--compacted] [--http URL --search product-search --search-fields title,brand,price]
 
 `create` makes the topic, one that keeps everything. `produce` writes a shop's log: products created, changed,
 hidden, discontinued (tombstones), made again, and records of another kind; with `--while-open` it ends early, in
@@ -118,12 +118,12 @@ def fold(args):
                 if record.offset >= ends[partition]:
                     break
                 records += 1
-                apply(documents, seen, record)
+                apply(documents, seen, record, args.compacted)
     consumer.close()
     return documents, seen, records
 
 
-def apply(documents, seen, record):
+def apply(documents, seen, record, compacted):
     key = record.key.decode()
     seen.add(key)
     if record.value is None:
@@ -131,6 +131,8 @@ def apply(documents, seen, record):
         return
     event = json.loads(record.value)
     if event.get("kind") != "product":
+        if compacted:  # the product's record may be gone, and the row goes with it
+            documents.pop(key, None)
         return
     if event.get("hidden") is True:
         documents.pop(key, None)
@@ -245,6 +247,7 @@ def main():
     checking.add_argument("--version", type=int, required=True)
     checking.add_argument("--literal", default="product:")
     checking.add_argument("--fields", default="title,price,brand")
+    checking.add_argument("--compacted", action="store_true", help="the topic's policy is compaction")
     checking.add_argument("--http")
     checking.add_argument("--search")
     checking.add_argument("--search-fields", default="title,brand,price")

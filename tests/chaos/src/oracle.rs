@@ -16,6 +16,8 @@ pub struct Oracle {
     redis: String,
     topic: String,
     installation: String,
+    /// Whether the topic is compacted: records of another kind delete the row of their key then.
+    pub compacted: bool,
 }
 
 impl Oracle {
@@ -30,6 +32,7 @@ impl Oracle {
             redis: redis.to_owned(),
             topic: installation.topic.clone(),
             installation: installation.name.clone(),
+            compacted: false,
         }
     }
 
@@ -84,6 +87,9 @@ impl Oracle {
         let mut command = self.command("check");
         command.args(["--redis", &self.redis, "--installation", &self.installation]);
         command.args(["--version", &version.to_string(), "--fields", fields]);
+        if self.compacted {
+            command.arg("--compacted");
+        }
         if let Some(http) = search_at {
             let http = format!("http://127.0.0.1:{http}");
             command.args(["--http", &http, "--search", "product-search"]);

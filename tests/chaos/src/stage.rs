@@ -94,7 +94,8 @@ impl Stage {
         let kafka = Kafka::cluster(&folder, setting.brokers, &setting.broker_properties);
         let brokers = kafka.addresses(setting.way);
         let installation = Installation::new(&brokers, &redis.url(), name, &setting.settings);
-        let oracle = Oracle::new(&kafka.brokers(), &redis.url(), &installation);
+        let mut oracle = Oracle::new(&kafka.brokers(), &redis.url(), &installation);
+        oracle.compacted = setting.topic.contains(&"cleanup.policy=compact");
         oracle.create(&setting.topic);
         let events = oracle.produce(EVENTS, KEYS, 1, 0, None).finish();
         Self {

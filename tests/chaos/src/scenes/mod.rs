@@ -1,7 +1,10 @@
 //! The scenes, by what they hurt.
 
 mod kafka;
+mod kafka_log;
+mod kafka_reads;
 mod processes;
+mod processes_many;
 mod redis;
 
 use chaos::stage::Stage;
@@ -18,4 +21,11 @@ pub(crate) struct Scene {
 }
 
 /// Every scene.
-pub(crate) const SCENES: &[&[Scene]] = &[processes::SCENES, kafka::SCENES, redis::SCENES];
+pub(crate) const SCENES: &[&[Scene]] = &[
+    processes::SCENES,
+    processes_many::SCENES,
+    kafka::SCENES,
+    kafka_log::SCENES,
+    kafka_reads::SCENES,
+    redis::SCENES,
+];
