@@ -1,5 +1,8 @@
 //! A Kafka that belongs to one scene: one broker, or a cluster of three.
 
+mod facts;
+mod properties;
+
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,13 +14,15 @@ use rdkafka::admin::{
     TopicReplication,
 };
 use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::TopicPartitionList;
 
 use crate::installation::{LIMIT, wait_until};
 use crate::process::{free_port, signal};
 use crate::proxy::{Network, Proxy};
+use properties::{Ports, properties};
+
+pub use properties::authority;
 
 /// How long one request to a broker may take.
 const REQUEST: Duration = Duration::from_secs(10);
@@ -33,17 +38,6 @@ pub enum Way {
     Proxied,
     /// By TLS and with a login, at the listener for that.
     Login,
-}
-
-/// Where a broker listens.
-#[derive(Clone, Copy)]
-struct Ports {
-    directly: u16,
-    controller: u16,
-    login: u16,
-    /// What stands behind the proxy, which is what clients are told.
-    behind: u16,
-    proxy: u16,
 }
 
 /// One broker, which is also a controller.
@@ -357,92 +351,6 @@ impl Kafka {
         self.runtime.block_on(deleted).expect("deleted");
     }
 
-    /// Returns each partition of a topic with the end of what is committed.
-    #[must_use]
-    pub fn ends(&self, topic: &str) -> Vec<(i32, i64)> {
-        let marks = self.watermarks(topic).into_iter();
-        marks.map(|(partition, _, end)| (partition, end)).collect()
-    }
-
-    /// Returns each partition of a topic with its first offset.
-    #[must_use]
-    pub fn starts(&self, topic: &str) -> Vec<(i32, i64)> {
-        let marks = self.watermarks(topic).into_iter();
-        marks
-            .map(|(partition, start, _)| (partition, start))
-            .collect()
-    }
-
-    /// Returns each partition with its first offset and the end of what is committed.
-    fn watermarks(&self, topic: &str) -> Vec<(i32, i64, i64)> {
-        let consumer: BaseConsumer = self
-            .config()
-            .set("isolation.level", "read_committed")
-            .create()
-            .expect("a consumer");
-        let metadata = consumer
-            .fetch_metadata(Some(topic), REQUEST)
-            .expect("metadata");
-        let partitions = metadata.topics()[0].partitions().iter();
-        let mut marks: Vec<(i32, i64, i64)> = partitions
-            .map(|partition| {
-                let (start, end) = consumer
-                    .fetch_watermarks(topic, partition.id(), REQUEST)
-                    .expect("watermarks");
-                (partition.id(), start, end)
-            })
-            .collect();
-        marks.sort_unstable();
-        marks
-    }
-
-    /// Returns the broker that leads a partition, by its place in the cluster; `None` while nobody does.
-    ///
-    /// # Panics
-    /// Where no broker answers.
-    #[must_use]
-    pub fn leader(&self, topic: &str, partition: i32) -> Option<usize> {
-        let consumer: BaseConsumer = self.config().create().expect("a consumer");
-        let metadata = consumer
-            .fetch_metadata(Some(topic), REQUEST)
-            .expect("metadata");
-        let mut partitions = metadata.topics()[0].partitions().iter();
-        let leader = partitions.find(|it| it.id() == partition)?.leader();
-        usize::try_from(leader - 1).ok()
-    }
-
-    /// Returns the brokers that have a copy of a partition, by their places in the cluster.
-    ///
-    /// # Panics
-    /// Where no broker answers.
-    #[must_use]
-    pub fn replicas(&self, topic: &str, partition: i32) -> Vec<usize> {
-        let consumer: BaseConsumer = self.config().create().expect("a consumer");
-        let metadata = consumer
-            .fetch_metadata(Some(topic), REQUEST)
-            .expect("metadata");
-        let mut partitions = metadata.topics()[0].partitions().iter();
-        let partition = partitions.find(|it| it.id() == partition);
-        let replicas = partition.map_or(&[][..], |it| it.replicas());
-        let place = |id: &i32| usize::try_from(id - 1).expect("an id of ours");
-        replicas.iter().map(place).collect()
-    }
-
-    /// Returns how many brokers are in step with the leader of a partition.
-    ///
-    /// # Panics
-    /// Where no broker answers.
-    #[must_use]
-    pub fn in_step(&self, topic: &str, partition: i32) -> usize {
-        let consumer: BaseConsumer = self.config().create().expect("a consumer");
-        let metadata = consumer
-            .fetch_metadata(Some(topic), REQUEST)
-            .expect("metadata");
-        let mut partitions = metadata.topics()[0].partitions().iter();
-        let partition = partitions.find(|it| it.id() == partition);
-        partition.map_or(0, |it| it.isr().len())
-    }
-
     /// Returns a producer of the scene's own; with a transaction's name it writes transactions.
     ///
     /// # Panics
@@ -462,17 +370,6 @@ impl Kafka {
         }
         producer
     }
-}
-
-/// Returns the file of the authority that signed the brokers' certificates.
-///
-/// # Panics
-/// Where `./dev services` has never made it.
-#[must_use]
-pub fn authority() -> PathBuf {
-    let services = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/services");
-    let file = services.join("data/tls/ca.crt");
-    file.canonicalize().expect("./dev services up")
 }
 
 /// Writes records of a topic and waits until they are acknowledged.
@@ -501,50 +398,4 @@ impl Drop for Kafka {
             let _ended = child.wait();
         }
     }
-}
-
-/// Returns the properties of a broker: those of the tests' services, and what a cluster needs to notice
-/// everything quickly.
-fn properties(id: usize, ports: Ports, voters: &str, folder: &Path) -> String {
-    let services = Path::new(env!("CARGO_MANIFEST_DIR")).join("../services/kafka.properties");
-    let common = fs::read_to_string(services).expect("the services' properties");
-    let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/services/data/tls");
-    let common = common
-        .replace("@DATA@/tls", &keys.display().to_string())
-        .replace("@DATA@/kafka", &format!("{}/kafka-{id}", folder.display()))
-        .replace("@PLAIN@", &ports.directly.to_string())
-        .replace("@CONTROLLER@", &ports.controller.to_string())
-        .replace("@SASL@", &ports.login.to_string());
-    let Ports {
-        directly,
-        controller,
-        login,
-        behind,
-        proxy,
-    } = ports;
-    let replicas = voters.split(',').count();
-    // Of a property that is said twice the last one counts.
-    format!(
-        "{common}\n\
-         node.id={id}\n\
-         controller.quorum.voters={voters}\n\
-         listeners=PLAINTEXT://127.0.0.1:{directly},CONTROLLER://127.0.0.1:{controller},\
-         SASL_SSL://127.0.0.1:{login},PROXIED://127.0.0.1:{behind}\n\
-         advertised.listeners=PLAINTEXT://127.0.0.1:{directly},\
-         SASL_SSL://localhost:{login},PROXIED://127.0.0.1:{proxy}\n\
-         listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,\
-         SASL_SSL:SASL_SSL,PROXIED:PLAINTEXT\n\
-         default.replication.factor={replicas}\n\
-         offsets.topic.replication.factor={replicas}\n\
-         transaction.state.log.replication.factor={replicas}\n\
-         broker.session.timeout.ms=2000\n\
-         broker.heartbeat.interval.ms=300\n\
-         replica.lag.time.max.ms=2000\n\
-         replica.fetch.wait.max.ms=100\n\
-         controller.quorum.election.timeout.ms=500\n\
-         controller.quorum.fetch.timeout.ms=1000\n\
-         controller.quorum.request.timeout.ms=1000\n\
-         unclean.leader.election.interval.ms=500\n\
-         leader.imbalance.check.interval.seconds=5\n"
-    )
 }
