@@ -10,6 +10,7 @@ use cel::{Context, Env, ExecutionError, Value};
 use materializer_model::{Key, Poison, PoisonKind, Record};
 use serde_json::value::RawValue;
 
+use crate::budget;
 use crate::document::no_record_key;
 use crate::expression::{Expression, Input};
 use crate::extract::{Paths, Slots};
@@ -244,6 +245,7 @@ impl VariableResolver for Variables<'_> {
 fn compute(root: &IdedExpr, inputs: &[Source], scope: &Scope<'_>) -> Result<Value, String> {
     let values: Result<_, _> = inputs.iter().map(|input| input.cel(scope)).collect();
     let variables = Variables(values?);
+    budget::begin();
     let mut context = Context::with_env(Arc::clone(scope.env));
     context.set_variable_resolver(&variables);
     context.resolve(root).map_err(|error| told(&error))
@@ -272,6 +274,7 @@ fn told(error: &ExecutionError) -> String {
         }
         ExecutionError::FunctionError { function, message } => format!("`{function}`: {message}"),
         ExecutionError::UnexpectedType { got, want } => format!("{got} where {want} is needed"),
+        ExecutionError::InternalError(why) => why.clone(),
         ExecutionError::DivisionByZero(_) | ExecutionError::RemainderByZero(_) => {
             "divided by zero".to_owned()
         }

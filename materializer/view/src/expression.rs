@@ -494,6 +494,19 @@ impl Compiler<'_> {
         for argument in &mut called.args {
             self.rewrite(argument)?;
         }
+        if called.func_name == operators::ADD
+            && let [
+                _,
+                IdedExpr {
+                    expr: Expr::List(made),
+                    ..
+                },
+            ] = called.args.as_mut_slice()
+        {
+            for item in &mut made.elements {
+                *item = call(functions::MADE, vec![std::mem::take(item)]);
+            }
+        }
         Ok(())
     }
 }

@@ -12,6 +12,8 @@ use cel::common::types::{CelDouble, CelInt, CelList, CelMap, CelNull, CelUInt, D
 use cel::common::value::{CowVal, Val};
 use cel::{Env, ExecutionError, extensions};
 
+use crate::budget;
+
 /// What a function gives.
 type Given<'b, 'v> = Result<CowVal<'b, 'v>, ExecutionError>;
 
@@ -29,6 +31,8 @@ pub(crate) const REMAINDER: &str = "@remainder";
 pub(crate) const MEMBER: &str = "@member";
 /// What a macro iterates over: a list, or a mapping's keys in their order.
 pub(crate) const ITEMS: &str = "@items";
+/// An item of a macro's result, as it is.
+pub(crate) const MADE: &str = "@made";
 
 /// The functions that an expression can call.
 pub const FUNCTIONS: &[&str] = &[
@@ -77,8 +81,13 @@ pub(crate) fn environment() -> Arc<Env> {
         env.add_overload(name, name, vec![DYN_TYPE, DYN_TYPE], function)
             .expect("each name is added once");
     }
-    env.add_overload(ITEMS, ITEMS, vec![DYN_TYPE], items)
-        .expect("the name is added once");
+    for (name, function) in [
+        (ITEMS, items as cel::common::functions::Function),
+        (MADE, made),
+    ] {
+        env.add_overload(name, name, vec![DYN_TYPE], function)
+            .expect("each name is added once");
+    }
     Arc::new(env)
 }
 
@@ -135,7 +144,11 @@ macro_rules! arithmetic {
             let refused = || refused($operator, left.as_ref(), right.as_ref());
             let operand = left.$as_operand().ok_or_else(refused)?;
             match operand.$apply(right.as_ref()) {
-                Ok(value) => Ok(CowVal::Owned(value.into_owned())),
+                Ok(value) => {
+                    let value = value.into_owned();
+                    budget::make(value.as_ref())?;
+                    Ok(CowVal::Owned(value))
+                }
                 Err(ExecutionError::UnsupportedBinaryOperator(..)) => Err(refused()),
                 Err(error) => Err(error),
             }
@@ -182,13 +195,26 @@ fn member<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Given<'b, 'v> {
     })
 }
 
-fn items<'b, 'v>(mut arguments: Vec<CowVal<'b, 'v>>) -> Given<'b, 'v> {
-    let value = arguments
-        .pop()
-        .ok_or_else(ExecutionError::missing_argument_or_target)?;
+fn one<'b, 'v>(mut arguments: Vec<CowVal<'b, 'v>>) -> Given<'b, 'v> {
+    let value = arguments.pop();
+    value.ok_or_else(ExecutionError::missing_argument_or_target)
+}
+
+fn made<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Given<'b, 'v> {
+    let value = one(arguments)?;
+    budget::make(value.as_ref())?;
+    Ok(value)
+}
+
+fn items<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Given<'b, 'v> {
+    let value = one(arguments)?;
+    if let Some(list) = value.downcast_ref::<CelList<'v>>() {
+        budget::look_at(list.inner().len())?;
+    }
     let Some(map) = value.downcast_ref::<CelMap<'v>>() else {
         return Ok(value);
     };
+    budget::look_at(map.inner().len())?;
     let mut keys: Vec<_> = map.inner().keys().collect();
     keys.sort();
     let keys: Vec<Box<dyn Val + 'v>> = keys

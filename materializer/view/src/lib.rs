@@ -5,6 +5,7 @@
 //! why two do not. [`draft()`] writes a first definition from sampled records; [`View::explain`] shows
 //! what each expression gives.
 
+mod budget;
 mod document;
 mod draft;
 mod evaluate;

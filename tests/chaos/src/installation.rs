@@ -89,7 +89,9 @@ impl Installation {
         file.to_owned()
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    /// Returns the program with arguments, in this installation's folder.
+    #[must_use]
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command
             .args(arguments)

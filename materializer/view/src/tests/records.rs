@@ -435,3 +435,43 @@ fn deriving_a_record_takes_this_long() {
         println!("{what}: {nanos} ns a record of {} bytes", value.len());
     }
 }
+
+#[test]
+fn a_record_that_would_cost_too_much_is_poison_and_not_a_worker_that_hangs() {
+    let list = |items: usize| format!("[{}]", vec!["1"; items].join(","));
+    let poison = |expression: &str, value: &str| {
+        let poison = apply(&field(expression), value.as_bytes()).expect_err(expression);
+        let told = poison.to_string();
+        assert!(told.contains("items in macros"), "{expression}: {told}");
+    };
+    let of = |items| format!("{{\"a\":{}}}", list(items));
+    let each = |inner: &str| format!("event.a.map(x, event.a.map(y, event.a.map(z, {inner})))");
+    poison(&each("1"), &of(2_000));
+    poison(&each("event.a.map(w, 1)"), &of(100));
+    poison(
+        "event.a.exists(x, event.a.all(y, event.a.exists(z, z > 1)))",
+        &of(2_000),
+    );
+    poison(
+        "event.a.filter(x, event.a.filter(y, true) != [])",
+        &of(2_000),
+    );
+    // Few items, and much of each.
+    let big = format!(
+        "{{\"a\":{},\"b\":\"{}\"}}",
+        list(1_000),
+        "b".repeat(100_000)
+    );
+    poison("event.a.map(x, event.b)", &big);
+    poison("event.a.map(x, [[event.b]])", &big);
+    let doubled = format!("{{\"a\":\"{}\"}}", "a".repeat(1_000_000));
+    poison(&vec!["event.a"; 40].join(" + "), &doubled);
+
+    // What is asked of ordinary records stays far below, and each evaluation begins anew.
+    let view = field("event.a.map(x, event.a.filter(y, y == x)).map(x, size(x))");
+    for _ in 0..3 {
+        assert!(apply(&view, of(500).as_bytes()).is_ok());
+    }
+    let whole = field("event.a.map(x, x)");
+    assert!(apply(&whole, of(100_000).as_bytes()).is_ok());
+}

@@ -1,5 +1,6 @@
 //! The live tests, one binary.
 
+mod access;
 mod bad_days;
 mod crash;
 mod golden;
@@ -8,3 +9,4 @@ mod kafka_observer;
 mod kafka_scene;
 mod kafka_security;
 mod kafka_writing;
+mod secrets;
