@@ -107,7 +107,7 @@ fn run(name: &str, target: Target) {
 }
 
 macro_rules! targets {
-    ($($test:ident: $name:literal,)*) => {
+    ($(fn $test:ident() = $name:literal;)*) => {
         $(#[test]
         fn $test() {
             let (name, target) = TARGETS.iter().find(|(name, _)| *name == $name).expect("a target");
@@ -123,11 +123,11 @@ macro_rules! targets {
 }
 
 targets! {
-    control_topics_that_anybody_writes_are_read_alike_and_acted_on: "control",
-    any_expression_gives_a_row_or_poison_or_has_a_fault: "expressions",
-    any_record_gives_a_row_or_poison: "records",
-    any_client_of_the_redis_protocol_is_answered_and_let_in_with_the_token_only: "redis_protocol",
-    any_search_is_answered_or_refused_or_ends_at_a_limit: "search",
-    stored_texts_come_back_as_they_were_read: "stored",
-    any_definition_is_taken_or_told_what_is_wrong: "views",
+    fn control_topics_that_anybody_writes_are_read_alike_and_acted_on() = "control";
+    fn any_expression_gives_a_row_or_poison_or_has_a_fault() = "expressions";
+    fn any_record_gives_a_row_or_poison() = "records";
+    fn any_client_of_the_redis_protocol_is_answered_and_let_in_with_the_token_only() = "redis_protocol";
+    fn any_search_is_answered_or_refused_or_ends_at_a_limit() = "search";
+    fn stored_texts_come_back_as_they_were_read() = "stored";
+    fn any_definition_is_taken_or_told_what_is_wrong() = "views";
 }
