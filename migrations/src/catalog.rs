@@ -16,11 +16,12 @@ use std::sync::Arc;
 
 use materializer_model::ports::{ControlIdentity, ControlRecord};
 use materializer_model::{
-    CatalogId, EventId, Offset, Timestamp, VersionId, VersionNumber, ViewName,
+    CatalogId, EventId, Growth, Offset, Timestamp, VersionId, VersionNumber, ViewName,
 };
 
 use crate::defect::Defect;
 use crate::event::{Body, Envelope, Read, SCHEMA, Started};
+use crate::growth::follows;
 use crate::lifecycle::{Cause, Role};
 use crate::versions::{Mark, Soak, Version, View};
 
@@ -77,6 +78,7 @@ pub struct Catalog {
     newer: Option<Newer>,
     revisions: BTreeMap<ViewName, u64>,
     views: BTreeMap<ViewName, View>,
+    growths: Vec<Growth>,
     requests: Requests,
 }
 
@@ -130,6 +132,12 @@ impl Catalog {
     #[must_use]
     pub fn view(&self, name: &ViewName) -> Option<&View> {
         self.views.get(name)
+    }
+
+    /// Returns every growth of a topic that was recorded; those of one topic in their order.
+    #[must_use]
+    pub fn growths(&self) -> &[Growth] {
+        &self.growths
     }
 
     /// Returns one version.
@@ -283,6 +291,11 @@ impl Catalog {
             Body::Resumed { version } => self.pause(&version, None),
             Body::Skipped { view, at } => {
                 self.views.entry(view).or_default().skips.insert(at);
+            }
+            Body::Grown(growth) => {
+                if follows(&self.growths, &growth) {
+                    self.growths.push(growth);
+                }
             }
             Body::Request { .. }
             | Body::Taken {}

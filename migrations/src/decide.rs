@@ -17,7 +17,7 @@ use crate::event::{Body, NEVER};
 use crate::gates::{self, Evidence, Sampled};
 use crate::reports::Reports;
 use crate::versions::{Version, View};
-use crate::{requests, steps};
+use crate::{growth, requests, steps};
 use materializer_model::defect::is_planted;
 
 /// How old the oldest continuous evidence of a promotion may be when the broker appends it.
@@ -178,6 +178,7 @@ pub fn decide(catalog: &Catalog, seen: &Observed<'_>) -> Vec<Action> {
         actions.extend(sample_candidate(seen, view));
         actions.extend(steps::follow_up(catalog, seen, name, view));
     }
+    actions.extend(growth::record(catalog, seen));
     actions.extend(steps::forget(catalog, seen));
     one_fact_per_view(actions)
 }

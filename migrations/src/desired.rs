@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use materializer_model::definition::Target;
 use materializer_model::progress::{Directive, Feed};
-use materializer_model::{Unit, WorkerId};
+use materializer_model::{Growth, Unit, WorkerId};
 
 use crate::catalog::Catalog;
 use crate::lifecycle::Role;
@@ -22,6 +22,7 @@ pub fn desired(catalog: &Catalog, reports: &Reports, me: &WorkerId) -> BTreeMap<
     for view in catalog.views().values() {
         for version in view.versions.values() {
             let Some(feed) = feed(version) else { continue };
+            let growths = growths(catalog, version);
             for unit in version.units() {
                 let directive = Directive {
                     feed: feed.clone(),
@@ -30,6 +31,7 @@ pub fn desired(catalog: &Catalog, reports: &Reports, me: &WorkerId) -> BTreeMap<
                     gates: version.definition.gates.clone(),
                     last_reported: reports.expected(version, &unit, me).cloned(),
                     has_data: has_data(version),
+                    growths: growths.clone(),
                 };
                 directives.insert(unit, directive);
             }
@@ -48,6 +50,14 @@ fn has_data(version: &Version) -> bool {
         Target::Redis(_) | Target::Memory {} => was_live,
         Target::Tantivy(_) => false,
     }
+}
+
+/// Returns the recorded growths of the topics that a version is built from.
+#[must_use]
+pub fn growths(catalog: &Catalog, version: &Version) -> Vec<Growth> {
+    let topics = &version.definition.from.topics;
+    let read = |growth: &&Growth| topics.contains(&growth.topic);
+    catalog.growths().iter().filter(read).cloned().collect()
 }
 
 fn feed(version: &Version) -> Option<Feed> {

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use materializer_model::ports::{ControlIdentity, ControlRecord};
 use materializer_model::progress::GateReading;
 use materializer_model::{
-    CatalogId, EventId, Fingerprint, Offset, Origin, Timestamp, VersionId, VersionNumber,
+    CatalogId, EventId, Fingerprint, Growth, Offset, Origin, Timestamp, VersionId, VersionNumber,
     ViewDefinition, ViewName,
 };
 use serde::{Deserialize, Serialize};
@@ -363,6 +363,8 @@ pub enum Body {
         /// The record.
         at: Origin,
     },
+    /// A topic got more partitions: every build of every view reads it era by era.
+    Grown(Growth),
 }
 
 /// A version begins to be built.

@@ -57,6 +57,7 @@ pub fn subject(body: &Body) -> Option<String> {
         Body::AliasConfirmed { view, .. }
         | Body::ViewRetired { view }
         | Body::Skipped { view, .. } => Some(view.to_string()),
+        Body::Grown(growth) => Some(growth.topic.to_string()),
         Body::CatalogCreated { .. }
         | Body::Adopted { .. }
         | Body::Taken {}
@@ -96,6 +97,7 @@ pub fn describe(body: &Body) -> String {
         Body::Paused { .. } => "paused".to_owned(),
         Body::Resumed { .. } => "fed again".to_owned(),
         Body::Skipped { at, .. } => format!("record {at} is skipped in every build"),
+        Body::Grown(growth) => format!("{} partitions became {}", growth.from, growth.to),
     }
 }
 
@@ -129,7 +131,8 @@ pub fn details(body: &Body) -> Vec<String> {
         | Body::Aborted { .. }
         | Body::Paused { .. }
         | Body::Resumed { .. }
-        | Body::Skipped { .. } => Vec::new(),
+        | Body::Skipped { .. }
+        | Body::Grown(_) => Vec::new(),
     }
 }
 

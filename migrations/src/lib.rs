@@ -15,6 +15,7 @@ pub mod desired;
 pub mod event;
 mod faults;
 pub mod gates;
+mod growth;
 pub mod history;
 pub mod judge;
 pub mod lifecycle;

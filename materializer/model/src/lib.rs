@@ -11,6 +11,7 @@ pub mod clock;
 pub mod defect;
 pub mod definition;
 pub mod ends;
+pub mod growth;
 pub mod ids;
 pub mod memory;
 pub mod mutation;
@@ -23,14 +24,15 @@ pub mod record;
 pub use clock::{Clock, Monotonic, Timestamp};
 pub use definition::{Fingerprint, ViewDefinition};
 pub use ends::{End, Ends};
+pub use growth::Growth;
 pub use ids::{
     CatalogId, ClaimId, EventId, Installation, ProcessId, SinkId, Token, Unit, VersionId,
     VersionNumber, ViewName, WorkerId,
 };
 pub use mutation::{Batch, Change, Commit, Key, Mutation, Origin, Row};
 pub use offset::{
-    Bar, Checkpoint, Counts, LeaderEpoch, Offset, Partition, Position, Topic, TopicCheckpoint,
-    TopicId,
+    Ahead, Bar, Checkpoint, Counts, LeaderEpoch, Offset, Partition, Position, Topic,
+    TopicCheckpoint, TopicId,
 };
 pub use poison::{Poison, PoisonKind};
 pub use record::{LogRow, Record, RowBatch};

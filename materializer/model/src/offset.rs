@@ -162,9 +162,45 @@ pub struct TopicCheckpoint {
     /// compacted: a longer one that comes later brings no tombstone back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tombstones_ms: Option<u64>,
-    /// A position for each partition that this unit reads.
+    /// A position for each partition that this unit reads: all records below it are taken in.
     #[serde(rename = "p")]
     pub partitions: BTreeMap<Partition, Position>,
+    /// How many of the topic's recorded growths the unit reads by.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub growths: usize,
+    /// The partitions of which the records of an old era are taken in further than those of the new one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ahead: BTreeMap<Partition, Ahead>,
+}
+
+/// Up to where the records of an old era are taken in: stored as `[growth, [next, epoch, anchor_ms]]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(usize, Position)", into = "(usize, Position)")]
+pub struct Ahead {
+    /// Which of the topic's growths ended the era, the first one as 0.
+    pub growth: usize,
+    /// Where it is read on.
+    pub at: Position,
+}
+
+impl From<(usize, Position)> for Ahead {
+    fn from((growth, at): (usize, Position)) -> Self {
+        Self { growth, at }
+    }
+}
+
+impl From<Ahead> for (usize, Position) {
+    fn from(ahead: Ahead) -> Self {
+        (ahead.growth, ahead.at)
+    }
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands it over by reference"
+)]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 mod one_or_several {
@@ -208,6 +244,13 @@ impl Bar {
     #[must_use]
     pub fn get(&self, topic: &Topic, partition: Partition) -> Option<Offset> {
         self.0.get(topic)?.get(&partition).copied()
+    }
+
+    /// Returns how many partitions of a topic have one.
+    #[must_use]
+    pub fn count(&self, topic: &Topic) -> i32 {
+        let count = self.0.get(topic).map_or(0, BTreeMap::len);
+        i32::try_from(count).expect("partitions are numbered by an i32")
     }
 }
 
@@ -307,8 +350,23 @@ impl Checkpoint {
         self.topics.get(topic)?.partitions.get(&partition)
     }
 
+    /// Returns up to where the records of an old era are taken in of a partition, where that is further than
+    /// its position.
+    #[must_use]
+    pub fn ahead(&self, topic: &Topic, partition: Partition) -> Option<&Ahead> {
+        self.topics.get(topic)?.ahead.get(&partition)
+    }
+
+    /// Returns up to where a partition is taken in, wholly or of an old era alone.
+    #[must_use]
+    pub fn reach(&self, topic: &Topic, partition: Partition) -> Option<Offset> {
+        let at = self.position(topic, partition)?.next;
+        let ahead = self.ahead(topic, partition).map(|ahead| ahead.at.next);
+        Some(ahead.map_or(at, |ahead| ahead.max(at)))
+    }
+
     /// Iterates over every partition's position, in order of topic and partition.
-    pub fn positions(&self) -> impl Iterator<Item = (&Topic, Partition, &Position)> {
+    pub fn positions(&self) -> impl Iterator<Item = (&Topic, Partition, &Position)> + Clone {
         self.topics.iter().flat_map(|(topic, at)| {
             at.partitions
                 .iter()
@@ -322,6 +380,7 @@ impl Checkpoint {
         other.positions().any(|(topic, partition, had)| {
             self.position(topic, partition)
                 .is_none_or(|has| has.next < had.next)
+                || self.reach(topic, partition) < other.reach(topic, partition)
         })
     }
 
@@ -332,9 +391,16 @@ impl Checkpoint {
                 self.topics.insert(topic.clone(), theirs.clone());
                 continue;
             };
+            ours.growths = ours.growths.max(theirs.growths);
             for (partition, had) in &theirs.partitions {
                 let has = ours.partitions.entry(*partition).or_insert(*had);
                 if has.next < had.next {
+                    *has = *had;
+                }
+            }
+            for (partition, had) in &theirs.ahead {
+                let has = ours.ahead.entry(*partition).or_insert(*had);
+                if has.at.next < had.at.next {
                     *has = *had;
                 }
             }
@@ -377,6 +443,8 @@ mod tests {
                     id: TopicId("abc".into()),
                     partitioners: Vec::new(),
                     tombstones_ms: None,
+                    growths: 0,
+                    ahead: BTreeMap::new(),
                     partitions: BTreeMap::from([
                         (Partition(0), position),
                         (Partition(11), unknown),

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::definition::{Gates, OnError};
+use crate::growth::Growth;
 use crate::ids::{ClaimId, ProcessId, Token, Unit, WorkerId};
 use crate::mutation::Origin;
 use crate::offset::Checkpoint;
@@ -167,6 +168,9 @@ pub struct Progress {
     pub tombstones_left_ms: Option<u64>,
     /// Where the worker answers over HTTP.
     pub address: Option<String>,
+    /// A growth of a topic that it reads, which the catalog has not recorded: as it is to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub growth: Option<Growth>,
 }
 
 /// A continuous gate as the worker reads it.
@@ -232,4 +236,7 @@ pub struct Directive {
     /// Whether the sink must hold data, also where nothing is known to have been reported: readers are
     /// or were led to it, and an empty place is never filled up under them.
     pub has_data: bool,
+    /// The recorded growths of the topics that it reads; those of one topic in their order.
+    #[serde(default)]
+    pub growths: Vec<Growth>,
 }

@@ -35,6 +35,8 @@ pub enum Defect {
     OldEndsBelieved,
     /// A topic that got more partitions is read on as it was.
     GrowthIgnored,
+    /// Records of a topic that grew are taken in as they come, old and new ones.
+    ErasIgnored,
     /// The broker is not told under which leader the position was read: a log that was cut back is read on.
     CutIgnored,
     /// A unit reads the partitions of the other shards, too.
@@ -48,7 +50,7 @@ pub enum Defect {
 #[cfg(feature = "mutations")]
 impl Defect {
     /// Every defect.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::CheckpointBeforeData,
         Self::UnseenDeleteDropped,
         Self::BarZero,
@@ -63,6 +65,7 @@ impl Defect {
         Self::HorizonIgnored,
         Self::OldEndsBelieved,
         Self::GrowthIgnored,
+        Self::ErasIgnored,
         Self::CutIgnored,
         Self::OtherShardsRead,
         Self::LettersUnacknowledged,

@@ -5,10 +5,12 @@
 //! knows neither Kafka nor a sink. Whoever drives a [`Worker`] calls [`Worker::step`] again and again.
 
 mod defect;
+mod eras;
 mod gates;
 mod halt;
 mod lag;
 mod lanes;
+mod order;
 mod pacing;
 mod partitioner;
 pub mod verify;

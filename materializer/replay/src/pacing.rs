@@ -30,6 +30,8 @@ pub struct Pacing {
     pub retry_max: Duration,
     /// How often a unit that failed looks whether it can go on.
     pub failed_retry: Duration,
+    /// How long after a topic got more partitions all its producers know of them.
+    pub growth_settles: Duration,
 }
 
 impl Default for Pacing {
@@ -46,6 +48,7 @@ impl Default for Pacing {
             retry_min: Duration::from_millis(100),
             retry_max: Duration::from_secs(5),
             failed_retry: Duration::from_secs(30),
+            growth_settles: Duration::from_secs(10 * 60),
         }
     }
 }

@@ -7,6 +7,24 @@ use materializer_model::definition::Partitioner;
 /// Every known partitioner.
 const ALL: [Partitioner; 3] = [Partitioner::Murmur2, Partitioner::Crc32, Partitioner::Fnv1a];
 
+/// Of which era a record of a growing topic is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// It stands where the old count puts its key, which may not have moved.
+    Old,
+    /// Its key moved here.
+    New,
+}
+
+/// Why a record of a growing topic has no place in an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Misfit {
+    /// No partitioner that is left puts it where it stands.
+    Misplaced,
+    /// It is old by one that is left, and new by another.
+    Undecided,
+}
+
 /// The partitioners that fit every record so far. Two that fit all of them agree on every key that
 /// was seen, so no key of these can have moved.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +51,41 @@ impl Fitting {
         any
     }
 
+    /// Takes a record of a growing topic in and says of which era it is. One that has no place changes
+    /// nothing.
+    pub(crate) fn side(
+        &mut self,
+        key: &[u8],
+        partition: Partition,
+        (old, new): (i32, i32),
+    ) -> Result<Side, Misfit> {
+        let side = |one: &Partitioner| {
+            let stands = |count| one.place(key, count) == partition;
+            let new = stands(new).then_some(Side::New);
+            stands(old).then_some(Side::Old).or(new)
+        };
+        let mut sides = self.0.iter().filter_map(side);
+        let first = sides.next().ok_or(Misfit::Misplaced)?;
+        if sides.any(|other| other != first) {
+            return Err(Misfit::Undecided);
+        }
+        self.0.retain(|one| side(one).is_some());
+        Ok(first)
+    }
+
+    /// Says whether more than one is left.
+    pub(crate) fn is_open(&self) -> bool {
+        self.0.len() > 1
+    }
+
+    /// Returns the partitioner, once only one is left.
+    pub(crate) fn only(&self) -> Option<Partitioner> {
+        match self.0.as_slice() {
+            [one] => Some(*one),
+            _ => None,
+        }
+    }
+
     /// Returns those that are left; none where none was ruled out.
     pub(crate) fn left(&self) -> Vec<Partitioner> {
         if self.0.len() == ALL.len() {
@@ -42,7 +95,8 @@ impl Fitting {
     }
 }
 
-trait Place {
+/// Where a partitioner puts a key.
+pub(crate) trait Place {
     /// Returns the partition of a key.
     fn place(self, key: &[u8], partitions: i32) -> Partition;
 }

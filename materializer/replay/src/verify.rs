@@ -13,10 +13,12 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use materializer_model::ports::{Derive, LogError, LogReader, SinkError, SinkReader, StoredRow};
-use materializer_model::{Checkpoint, Clock, Key, Mutation, Origin, Poison, Row, Timestamp, Topic};
+use materializer_model::{
+    Checkpoint, Clock, Growth, Key, Mutation, Origin, Poison, Row, Timestamp, Topic,
+};
 
 pub use against::against;
-use refold::{Part, Refold};
+use refold::{Folded, Part, Refold};
 
 /// How often keys that differ are read again while the sink moves on.
 const ROUNDS: usize = 10;
@@ -47,6 +49,8 @@ pub struct Request {
     pub skips: BTreeSet<Origin>,
     /// Which of the topics are compacted.
     pub compacted: BTreeSet<Topic>,
+    /// The recorded growths of the topics.
+    pub growths: Vec<Growth>,
 }
 
 /// Everything that a verification reads.
@@ -193,7 +197,11 @@ fn pass(
     let mut suspects = BTreeSet::new();
     let keys: Vec<Key> = refold.keys().cloned().collect();
     report.keys += u64::try_from(keys.len()).unwrap_or(u64::MAX);
-    let rows = refold.expected.values().filter(|row| row.is_some()).count();
+    let rows = refold
+        .expected
+        .values()
+        .filter(|folded| folded.row.is_some())
+        .count();
     report.rows += u64::try_from(rows).unwrap_or(u64::MAX);
     for keys in keys.chunks(KEYS_AT_ONCE) {
         let (_, differing) = compare(subject, &refold.expected, keys)?;
@@ -204,7 +212,11 @@ fn pass(
         subject.sink.scan(&mut |key, _| {
             if refold.is_part(&key) {
                 stored += 1;
-                if refold.expected.get(&key).is_none_or(Option::is_none) {
+                if refold
+                    .expected
+                    .get(&key)
+                    .is_none_or(|folded| folded.row.is_none())
+                {
                     suspects.insert(key);
                 }
             }
@@ -259,7 +271,7 @@ fn confirm(
 /// Reads keys and the checkpoint in one instant, and returns what is not as expected.
 fn compare(
     subject: &mut Subject<'_>,
-    expected: &BTreeMap<Key, Option<StoredRow>>,
+    expected: &BTreeMap<Key, Folded>,
     keys: &[Key],
 ) -> Result<(Checkpoint, Vec<Difference>), VerifyError> {
     let snapshot = subject.sink.read(keys)?;
@@ -267,7 +279,7 @@ fn compare(
     let now = subject.clock.broker();
     let mut differing = Vec::new();
     for (key, is) in keys.iter().zip(snapshot.rows) {
-        let should = expected.get(key).cloned().flatten();
+        let should = expected.get(key).and_then(|folded| folded.row.clone());
         let should = should.and_then(|should| {
             let row = subject.sink.stored(&should.row)?;
             Some(StoredRow { row, ..should })

@@ -8,6 +8,7 @@
 //! Claiming a unit, publishing its progress and deciding what it is to do are left to others.
 
 mod commit;
+mod growth;
 mod open;
 mod report;
 mod take;
@@ -23,8 +24,8 @@ use materializer_model::ports::{
 };
 use materializer_model::progress::{Directive, Feed, GateReading, Health, Lag};
 use materializer_model::{
-    Batch, Checkpoint, Clock, Commit, Counts, Monotonic, Mutation, ProcessId, RowBatch, Timestamp,
-    Token, Unit, WorkerId,
+    Batch, Checkpoint, Clock, Commit, Counts, Growth, Monotonic, Mutation, Offset, ProcessId,
+    RowBatch, Timestamp, Token, Unit, WorkerId,
 };
 use tracing::{info, warn};
 
@@ -150,6 +151,12 @@ pub struct Worker {
     scratch: Vec<Mutation>,
     /// The lanes of which the log is asked whether it still is the one that parts of a commit were read from.
     proving: BTreeSet<usize>,
+    /// Whether a lane came to the barrier of a growth.
+    at_barrier: bool,
+    /// The lane and offset of the record for which the count of partitions was asked for last, and when.
+    looked: Option<((usize, Offset), Monotonic)>,
+    /// The growths that are recorded of the topics.
+    growths: Vec<Growth>,
     /// The poison before which the unit stands.
     blocked: Option<Failure>,
     /// Why and until when the log is not asked.
@@ -189,6 +196,9 @@ impl Worker {
             rows_taken: 0,
             scratch: Vec::new(),
             proving: BTreeSet::new(),
+            at_barrier: false,
+            looked: None,
+            growths: Vec::new(),
             blocked: None,
             log_wait: None,
             log_backoff: Backoff::default(),
@@ -279,6 +289,10 @@ impl Worker {
         self.settle(directive)?;
         self.watch()?;
         if self.prove_unfinished()? {
+            return Ok(Step::Again);
+        }
+        if self.outstanding.is_none() && self.is_outgrown(directive) {
+            self.begin_anew();
             return Ok(Step::Again);
         }
         if self.outstanding.is_none() && self.is_due(directive) {

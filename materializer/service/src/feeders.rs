@@ -67,6 +67,7 @@ impl Feeders for LiveFeeders {
             definition: Arc::clone(&version.definition),
             pacing: Pacing {
                 fold_bytes_max: self.config.worker.fold_memory,
+                growth_settles: self.config.worker.growth_settles,
                 ..Pacing::default()
             },
         };

@@ -205,6 +205,8 @@ mod tests {
             id: TopicId("id".into()),
             partitioners: Vec::new(),
             tombstones_ms: None,
+            growths: 0,
+            ahead: BTreeMap::new(),
             partitions: each(Offset(98))
                 .map(|(at, next)| (at, position(next)))
                 .collect(),

@@ -143,7 +143,8 @@ fn answer_in(body: &Body) -> Option<Answer> {
         | Body::Aborted { .. }
         | Body::Paused { .. }
         | Body::Resumed { .. }
-        | Body::Skipped { .. } => Answer::Done { gates: Vec::new() },
+        | Body::Skipped { .. }
+        | Body::Grown(_) => Answer::Done { gates: Vec::new() },
     };
     Some(answer)
 }

@@ -14,7 +14,7 @@ use materializer_model::{
     CatalogId, EventId, Offset, Origin, Partition, Timestamp, Topic, TopicId, VersionNumber,
 };
 
-use crate::sample::{apply, definition, fingerprint, tantivy, version, view};
+use crate::sample::{apply, definition, fingerprint, growth, tantivy, version, view};
 
 pub(crate) fn topics() -> ControlIdentity {
     let id = |name: &str| TopicId(format!("{name}-id"));
@@ -229,7 +229,7 @@ fn events() -> Vec<Envelope> {
         numbers: BTreeMap::from([(view(), VersionNumber(7))]),
     };
     let bodies = facts().into_iter().chain(asked).chain(planned);
-    let bodies = bodies.chain([restored]);
+    let bodies = bodies.chain([restored, Body::Grown(growth())]);
     bodies
         .enumerate()
         .map(|(number, body)| Envelope {

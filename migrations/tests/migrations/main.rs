@@ -6,6 +6,7 @@ mod desired;
 mod explore;
 mod faults;
 mod golden;
+mod growth;
 mod restore;
 mod sample;
 mod verbs;

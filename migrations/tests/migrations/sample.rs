@@ -1,16 +1,16 @@
 //! Definitions and ids for tests.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use materializer_migrations::Verb;
 use materializer_model::definition::{
-    Expression, Field, Format, Gates, OnError, Order, Promotion, Ratio, RedisShape, RedisTarget,
-    Source, TantivyTarget, Target,
+    Expression, Field, Format, Gates, OnError, Order, Partitioner, Promotion, Ratio, RedisShape,
+    RedisTarget, Source, TantivyTarget, Target,
 };
 use materializer_model::{
-    Bar, Checkpoint, Counts, EventId, Fingerprint, Offset, Partition, Position, Timestamp, Topic,
-    TopicCheckpoint, TopicId, VersionId, VersionNumber, ViewDefinition, ViewName,
+    Bar, Checkpoint, Counts, EventId, Fingerprint, Growth, Offset, Partition, Position, Timestamp,
+    Topic, TopicCheckpoint, TopicId, VersionId, VersionNumber, ViewDefinition, ViewName,
 };
 
 pub(crate) const SOAK: Duration = Duration::from_secs(3_600);
@@ -77,6 +77,8 @@ pub(crate) fn checkpoint(seq: u64, next: [u64; 2]) -> Checkpoint {
         id: TopicId("topic".into()),
         partitioners: Vec::new(),
         tombstones_ms: None,
+        growths: 0,
+        ahead: BTreeMap::new(),
         partitions: (0..).map(Partition).zip(next.map(at)).collect(),
     };
     Checkpoint {
@@ -134,4 +136,18 @@ pub(crate) fn ids(prefix: &str) -> Box<dyn FnMut() -> EventId + Send> {
         last += 1;
         EventId::new(format!("{prefix}-{last}"))
     })
+}
+
+/// Returns a topic that got one partition more.
+pub(crate) fn growth() -> Growth {
+    Growth {
+        topic: Topic::new("shop.products"),
+        id: TopicId("abc".into()),
+        from: 2,
+        to: 3,
+        before: BTreeMap::from([(Partition(0), Offset(40))]),
+        ends: BTreeMap::from([(Partition(0), Offset(42)), (Partition(1), Offset(7))]),
+        since: Timestamp(1_000),
+        partitioner: Some(Partitioner::Murmur2),
+    }
 }

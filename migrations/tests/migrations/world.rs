@@ -25,7 +25,7 @@ use materializer_model::progress::{
     Claim, Feed, GateReading, Health, Lag, Phase, Progress, StoredCheckpoint,
 };
 use materializer_model::{
-    Checkpoint, ClaimId, EventId, Offset, ProcessId, Timestamp, Token, Unit, VersionId,
+    Checkpoint, ClaimId, EventId, Growth, Offset, ProcessId, Timestamp, Token, Unit, VersionId,
     ViewDefinition, WorkerId,
 };
 
@@ -47,6 +47,7 @@ pub(crate) struct Said {
     pub(crate) zombie: bool,
     /// How many copies, the first ones, have lost their data.
     pub(crate) damaged_copies: u16,
+    pub(crate) growth: Option<Growth>,
 }
 
 impl Default for Said {
@@ -60,6 +61,7 @@ impl Default for Said {
             checkpoint: None,
             zombie: false,
             damaged_copies: 0,
+            growth: None,
         }
     }
 }
@@ -459,5 +461,6 @@ pub(crate) fn progress(unit: Unit, token: Token, sequence: u64, said: &Said) -> 
         bytes_free: None,
         tombstones_left_ms: None,
         address: Some("127.0.0.1:9".to_owned()),
+        growth: said.growth.clone(),
     }
 }

@@ -88,6 +88,8 @@ pub(super) fn checkpoint(seq: u64, partitions: i32) -> Checkpoint {
                 id: TopicId("topic-id".into()),
                 partitioners: Vec::new(),
                 tombstones_ms: None,
+                growths: 0,
+                ahead: BTreeMap::new(),
                 partitions: numbers().map(|partition| (partition, position)).collect(),
             },
         )]),

@@ -347,6 +347,8 @@ fn a_commit_that_stopped_between_its_parts_is_told_until_a_later_one_is_past_its
                 id: TopicId("id".into()),
                 partitioners: Vec::new(),
                 tombstones_ms: None,
+                growths: 0,
+                ahead: BTreeMap::new(),
                 partitions: BTreeMap::from([(
                     Partition(0),
                     Position {

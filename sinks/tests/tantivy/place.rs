@@ -118,6 +118,8 @@ pub(crate) fn checkpoint(seq: u64) -> Checkpoint {
                 id: TopicId("id".into()),
                 partitioners: Vec::new(),
                 tombstones_ms: None,
+                growths: 0,
+                ahead: BTreeMap::new(),
                 partitions: BTreeMap::from([(Partition(0), position)]),
             },
         )]),

@@ -29,6 +29,7 @@ struct Written {
     key: String,
     value: Value,
     fate: Fate,
+    moved: bool,
 }
 
 /// A partition whose end was lost.
@@ -68,20 +69,21 @@ impl Oracle {
         }
     }
 
-    /// Notes a record, of a transaction or visible at once.
+    /// Notes a record, of a transaction or visible at once; whether its key `moved` here when the topic grew.
     pub fn wrote(
         &mut self,
-        partition: i32,
-        offset: u64,
+        (partition, offset): (i32, u64),
         key: &str,
         value: Value,
         in_transaction: Option<u64>,
+        moved: bool,
     ) {
         self.written.entry(partition).or_default().push(Written {
             offset,
             key: key.to_owned(),
             value,
             fate: in_transaction.map_or(Fate::Visible, Fate::Open),
+            moved,
         });
     }
 
@@ -105,17 +107,18 @@ impl Oracle {
         written.retain(|record| record.offset < to);
     }
 
-    /// Returns what must be stored by whoever has read each of these partitions up to its position.
+    /// Returns what must be stored by whoever has read each of these partitions up to its position, and what
+    /// did not move to it up to `unmoved`.
     #[must_use]
-    pub fn at(&self, next: &BTreeMap<i32, u64>) -> Expected {
-        self.fold(next, None)
+    pub fn at(&self, next: &BTreeMap<i32, u64>, unmoved: &BTreeMap<i32, u64>) -> Expected {
+        self.fold(next, unmoved, None)
     }
 
     /// Returns what must be stored by whoever had read what was lost before it was.
     #[must_use]
     pub fn before_cut(&self, next: &BTreeMap<i32, u64>) -> Option<Expected> {
         let cut = self.cut.as_ref()?;
-        Some(self.fold(next, Some(cut)))
+        Some(self.fold(next, next, Some(cut)))
     }
 
     fn records<'a>(&'a self, partition: i32, cut: Option<&'a Cut>) -> &'a [Written] {
@@ -125,28 +128,42 @@ impl Oracle {
         }
     }
 
-    fn fold(&self, next: &BTreeMap<i32, u64>, cut: Option<&Cut>) -> Expected {
+    /// Of each key all records from before it moved come first.
+    fn fold(
+        &self,
+        next: &BTreeMap<i32, u64>,
+        unmoved: &BTreeMap<i32, u64>,
+        cut: Option<&Cut>,
+    ) -> Expected {
         let mut expected = Expected::default();
-        for (partition, next) in next {
-            let records = self.records(*partition, cut);
-            for record in records.iter().filter(|record| record.fate == Fate::Visible) {
-                if record.offset >= *next {
-                    if self.compacted {
-                        expected.unsure.insert(record.key.clone());
-                    }
-                    continue;
-                }
-                if let Some(row) = self.row(&record.value) {
-                    expected.rows.remove(&record.key);
-                    let row = row.map(|row| (record.key.clone(), row.to_owned()));
-                    expected.rows.extend(row);
-                }
-                if record.value == Value::Poison {
-                    expected.poison.insert((*partition, record.offset));
+        for (reach, moved) in [(unmoved, false), (next, true)] {
+            for (partition, next) in reach {
+                let records = self.records(*partition, cut).iter();
+                for record in
+                    records.filter(|record| record.fate == Fate::Visible && record.moved == moved)
+                {
+                    self.take(&mut expected, *partition, *next, record);
                 }
             }
         }
         expected
+    }
+
+    fn take(&self, expected: &mut Expected, partition: i32, next: u64, record: &Written) {
+        if record.offset >= next {
+            if self.compacted {
+                expected.unsure.insert(record.key.clone());
+            }
+            return;
+        }
+        if let Some(row) = self.row(&record.value) {
+            expected.rows.remove(&record.key);
+            let row = row.map(|row| (record.key.clone(), row.to_owned()));
+            expected.rows.extend(row);
+        }
+        if record.value == Value::Poison {
+            expected.poison.insert((partition, record.offset));
+        }
     }
 
     /// Returns what a record makes of its key's row, if anything.
@@ -172,9 +189,9 @@ impl Oracle {
         from: &BTreeMap<i32, u64>,
         until: &BTreeMap<i32, u64>,
     ) -> bool {
-        from.iter().any(|(partition, from)| {
-            let until = until.get(partition).copied().unwrap_or(0);
-            let span = *from..until;
+        until.iter().any(|(partition, until)| {
+            let from = from.get(partition).copied().unwrap_or(0);
+            let span = from..*until;
             let lost = self.cut.iter().filter(|cut| cut.partition == *partition);
             let lost = lost.flat_map(|cut| &cut.written);
             self.records(*partition, None)

@@ -133,12 +133,16 @@ impl Servers {
             pacing: Pacing {
                 fold_bytes_max: 4_000,
                 replaying_bytes: 1_500,
+                growth_settles: GROWTH_SETTLES,
                 ..Pacing::default()
             },
         };
         Worker::new(settings, ports)
     }
 }
+
+/// How long producers are given to learn of new partitions.
+pub(crate) const GROWTH_SETTLES: Duration = Duration::from_secs(8);
 
 /// A view whose rows are its records' values, fed by so many units.
 pub(crate) fn definition(

@@ -1,18 +1,18 @@
 //! The topic of one seed and who writes it: producers, transactions, the broker's cleaner; and the oracle,
 //! which is told of every record.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use materializer_model::memory::{
     ManualClock, MemoryLog, MemoryRecord, TopicSettings, Transaction,
 };
 use materializer_model::ports::LogObserver;
-use materializer_model::{Checkpoint, End, LeaderEpoch, Offset, Partition, Topic, Unit};
+use materializer_model::{Checkpoint, End, LeaderEpoch, Offset, Partition, Timestamp, Topic, Unit};
 
 use crate::chaos::Shared;
 use crate::oracle::{Expected, Oracle, Value};
-use crate::servers::{Servers, Stored};
+use crate::servers::{GROWTH_SETTLES, Servers, Stored};
 
 const KEYS: u64 = 10;
 /// The most that a leader lacks which is elected uncleanly.
@@ -26,6 +26,14 @@ struct Cut {
     epoch: LeaderEpoch,
     /// Where it ended.
     high: Offset,
+}
+
+/// How the topic got more partitions.
+struct Growth {
+    from: i32,
+    at: Timestamp,
+    /// The keys whose producers know of them.
+    known: BTreeSet<u64>,
 }
 
 /// A topic and all that was ever written to it.
@@ -46,6 +54,7 @@ pub(crate) struct Upstream {
     /// Up to where each partition was compacted, which a leader that is elected has, too.
     clean: BTreeMap<Partition, Offset>,
     cut: Option<Cut>,
+    growth: Option<Growth>,
 }
 
 /// The CRC-32 of a key, bit by bit: the producers here are librdkafka's.
@@ -83,14 +92,15 @@ impl Upstream {
             markers: BTreeMap::new(),
             clean: BTreeMap::new(),
             cut: None,
+            growth: None,
         }
     }
 
     /// Writes a record, in a transaction or not.
     pub(crate) fn produce(&mut self) {
-        let key = format!("k{}", self.shared.below(KEYS));
-        let count = u32::try_from(self.partitions).expect("positive");
-        let partition = Partition(i32::try_from(crc32(key.as_bytes()) % count).expect("small"));
+        let number = self.shared.below(KEYS);
+        let key = format!("k{number}");
+        let (partition, moved) = self.place(number, &key);
         let n = self.shared.below(1_000);
         let (value, bytes) = match self.shared.below(10) {
             0 | 1 => (Value::Tombstone, None),
@@ -112,8 +122,31 @@ impl Upstream {
         self.shared.note(format!(
             "produce {partition}/{offset} {key} {value:?} {number:?}"
         ));
-        self.oracle
-            .wrote(partition.0, offset.0, &key, value, number);
+        let at = (partition.0, offset.0);
+        self.oracle.wrote(at, &key, value, number, moved);
+    }
+
+    /// Returns where the producer of a key writes it, and whether it moved there.
+    fn place(&mut self, number: u64, key: &str) -> (Partition, bool) {
+        let place = |count: i32| {
+            let count = u32::try_from(count).expect("positive");
+            Partition(i32::try_from(crc32(key.as_bytes()) % count).expect("small"))
+        };
+        let new = place(self.partitions);
+        let learns = self.growth.is_some() && self.shared.chance(200);
+        let Some(growth) = &mut self.growth else {
+            return (new, false);
+        };
+        // All of them know when half of the time is over that they are given.
+        if learns || self.clock.now() >= growth.at.plus(GROWTH_SETTLES / 2) {
+            growth.known.insert(number);
+        }
+        let old = place(growth.from);
+        if growth.known.contains(&number) {
+            (new, new != old)
+        } else {
+            (old, false)
+        }
     }
 
     pub(crate) fn begin(&mut self) {
@@ -182,10 +215,36 @@ impl Upstream {
         self.log.raise_start(&self.topic, partition, to);
     }
 
-    /// Adds a partition, which no producer of ours writes to.
+    /// Adds partitions, of which the producers learn one after the other.
     pub(crate) fn grow(&mut self) {
-        self.shared.note("the topic grows".into());
-        self.log.grow(&self.topic, self.partitions + 1);
+        let from = self.partitions;
+        self.partitions += 1 + i32::try_from(self.shared.below(3)).expect("small");
+        self.shared
+            .note(format!("{from} partitions become {}", self.partitions));
+        self.log.grow(&self.topic, self.partitions);
+        self.growth = Some(Growth {
+            from,
+            at: self.clock.now(),
+            known: BTreeSet::new(),
+        });
+    }
+
+    /// Says whether a key may have moved from one unit to another.
+    pub(crate) fn mixes_shards(&self) -> bool {
+        let shards = i32::from(self.shards);
+        self.growth
+            .as_ref()
+            .is_some_and(|growth| growth.from % shards != 0 || self.partitions % shards != 0)
+    }
+
+    /// Says whether these were the ends at some time, of which `before` are some; what was added began empty.
+    pub(crate) fn was_the_end(&self, bar: &[u64], before: &BTreeSet<Vec<u64>>) -> bool {
+        let from = self.growth.as_ref().map(|growth| growth.from);
+        let from = from.and_then(|from| usize::try_from(from).ok());
+        let split = from.and_then(|from| bar.split_at_checked(from));
+        let began = split
+            .is_some_and(|(old, added)| added.iter().all(|end| *end == 0) && before.contains(old));
+        began || before.contains(bar)
     }
 
     /// Compacts everything, tombstones included.
@@ -304,6 +363,12 @@ impl Upstream {
         (0..self.partitions).filter_map(at).collect()
     }
 
+    /// Returns up to where a checkpoint has what did not move to each partition.
+    fn unmoved(&self, checkpoint: &Checkpoint) -> BTreeMap<i32, u64> {
+        let at = |p| Some((p, checkpoint.reach(&self.topic, Partition(p))?.0));
+        (0..self.partitions).filter_map(at).collect()
+    }
+
     /// Compares what a unit stores with the fold of all that was written below its checkpoint, and returns
     /// that. Every row begins with `edition`. Where parts of a commit were written and the last was not,
     /// rows may be ahead, each as a record makes it that is below the end of that commit.
@@ -311,7 +376,7 @@ impl Upstream {
     /// # Errors
     /// Says which key differs.
     pub(crate) fn compare(&self, stored: &Stored, edition: &str) -> Result<Expected, String> {
-        let until = stored.unfinished.as_ref().map(|at| self.positions(at));
+        let until = stored.unfinished.as_ref().map(|at| self.unmoved(at));
         let next = match (&stored.checkpoint, &until) {
             (Some(checkpoint), _) => self.positions(checkpoint),
             (None, Some(until)) => until.keys().map(|partition| (*partition, 0)).collect(),
@@ -341,7 +406,8 @@ impl Upstream {
         let of_lost = checkpoint
             .filter(|at| self.reads_lost(at) == Some(true))
             .and_then(|_| self.oracle.before_cut(&next));
-        let expected = of_lost.unwrap_or_else(|| self.oracle.at(&next));
+        let unmoved = checkpoint.map_or_else(BTreeMap::new, |at| self.unmoved(at));
+        let expected = of_lost.unwrap_or_else(|| self.oracle.at(&next, &unmoved));
         compare(&expected).map(|()| expected)
     }
 }

@@ -90,6 +90,8 @@ impl Place {
             id: TopicId("topic-1".into()),
             partitioners: Vec::new(),
             tombstones_ms: None,
+            growths: 0,
+            ahead: BTreeMap::new(),
             partitions: BTreeMap::from([(Partition(0), at)]),
         };
         let token = Token {
@@ -128,6 +130,7 @@ impl Place {
             examples_max: 5,
             skips: BTreeSet::new(),
             compacted: BTreeSet::new(),
+            growths: Vec::new(),
         };
         verify(&mut subject, &request).expect("the log is there")
     }

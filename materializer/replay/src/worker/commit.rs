@@ -47,17 +47,11 @@ impl Worker {
         self.work.committing += now.since(self.submitted_at);
         let checkpoint = commit.checkpoint.clone();
         if let Some(lanes) = &mut self.lanes {
-            for lane in &mut lanes.lanes {
-                let topic = &lanes.sources[lane.source].topic;
-                if let Some(at) = checkpoint.position(topic, lane.partition) {
-                    if at.next != lane.committed {
-                        self.moved_at = now;
-                    }
-                    lane.committed = at.next;
-                    lane.epoch_stored = at.epoch;
-                    lane.oldest_sent = None;
-                    lane.settle(now, broker);
+            for at in 0..lanes.lanes.len() {
+                if lanes.committed(at, &checkpoint) {
+                    self.moved_at = now;
                 }
+                lanes.lanes[at].settle(now, broker);
             }
         }
         let passed = |rewind: &Rewind| !checkpoint.is_behind(&rewind.until);

@@ -13,8 +13,10 @@ use materializer_model::{
 };
 use tracing::{info, warn};
 
+use super::growth::{prove_begun, prove_count, prove_moved, prove_shards};
 use super::{Rewind, State, Worker};
 use crate::defect::Defect;
+use crate::eras::{self, Eras};
 use crate::halt::{Failure, Halt};
 use crate::lanes::{Lane, Lanes, Source};
 use crate::partitioner::Fitting;
@@ -53,6 +55,7 @@ impl Worker {
     /// Takes the sink and begins, or goes on, to read.
     pub(super) fn open(&mut self, directive: &Directive) -> Result<(), Halt> {
         self.confirm_claim()?;
+        self.growths.clone_from(&directive.growths);
         let reported = directive.last_reported.as_ref().map(|stored| &stored.0);
         let expect = if directive.has_data || reported.is_some() || self.committed.is_some() {
             Expect::Data
@@ -148,11 +151,7 @@ impl Worker {
             info!(unit = %self.settings.unit, partitions = lanes.lanes.len(), resumed = self.committed.is_some(), "reading");
             self.lanes = Some(lanes);
         } else {
-            let answer = |fact: TopicFacts| {
-                let (topic, facts) = (fact.topic.clone(), Ok(fact));
-                (topic, TopicAnswer { asked, facts })
-            };
-            self.prove_topics(&facts.into_iter().map(answer).collect())?;
+            self.prove_topics(&answers(facts, asked))?;
         }
         let now = self.now();
         let lanes = self.lanes.as_mut().expect("made above");
@@ -178,7 +177,11 @@ impl Worker {
         let mut bar = Bar::default();
         for (at, source) in sources.iter().enumerate() {
             let of_topic = bar.0.entry(source.topic.clone()).or_default();
-            for partition in (0..source.partitions).map(Partition) {
+            let grown = self.grown_since(source).filter(|_| source.compacts);
+            if let Some(grown) = grown {
+                prove_moved(source, grown, broker)?;
+            }
+            for partition in (0..source.eras.last()).map(Partition) {
                 let Some(end) = ends.get(&source.topic, partition) else {
                     let name = format!("{}/{partition}", source.topic);
                     return Err(Halt::Retry(format!("the end of `{name}` is not known yet")));
@@ -197,13 +200,15 @@ impl Worker {
                     let position = Position {
                         next: if assumed { end.start } else { Offset(0) },
                         epoch: None,
-                        anchor: broker,
+                        anchor: grown.map_or(broker, |grown| grown.min(broker)),
                     };
                     lanes.push(Lane::new(at, partition, position));
                 }
             }
         }
-        Ok(Lanes::new(sources, lanes, bar))
+        let mut lanes = Lanes::new(sources, lanes, bar);
+        lanes.pass_barriers();
+        Ok(lanes)
     }
 
     /// Makes the lanes of a checkpoint.
@@ -215,28 +220,66 @@ impl Worker {
     ) -> Result<Lanes, Halt> {
         let sources = self.sources(facts, asked, Some(held))?;
         let mut lanes = Vec::new();
+        let mut bar = held.bar.clone();
         for (at, source) in sources.iter().enumerate() {
-            for partition in (0..source.partitions).map(Partition) {
+            let of_topic = bar.0.entry(source.topic.clone()).or_default();
+            let positions = held
+                .positions()
+                .filter(|(topic, ..)| **topic == source.topic);
+            let anchors = positions.map(|(.., position)| position.anchor);
+            let anchor = anchors.chain(self.grown_since(source)).min();
+            for partition in (0..source.eras.last()).map(Partition) {
+                let is_added = !of_topic.contains_key(&partition);
+                of_topic.entry(partition).or_default();
                 if !self.is_ours(partition) {
                     continue;
                 }
-                let Some(position) = held.position(&source.topic, partition) else {
+                let added = anchor.filter(|_| is_added).map(|anchor| Position {
+                    next: Offset(0),
+                    epoch: None,
+                    anchor,
+                });
+                let stored = held.position(&source.topic, partition).copied();
+                let Some(position) = stored.or(added) else {
                     return Err(Halt::Damaged(format!(
                         "the checkpoint has no position of `{}/{partition}`",
                         source.topic
                     )));
                 };
-                let mut lane = Lane::new(at, partition, *position);
+                let mut lane = Lane::new(at, partition, position);
+                lane.ahead_stored = held.ahead(&source.topic, partition).copied();
                 let then = held.topics.get(&source.topic);
                 let kept = then.and_then(|then| then.tombstones_ms);
                 lane.shorter = kept.map(Duration::from_millis);
                 lanes.push(lane);
             }
         }
-        Ok(Lanes::new(sources, lanes, held.bar.clone()))
+        let mut lanes = Lanes::new(sources, lanes, bar);
+        lanes.resume_eras();
+        Ok(lanes)
     }
 
-    fn is_ours(&self, partition: Partition) -> bool {
+    /// Returns the time before which the first of a topic's recorded growths was not.
+    fn grown_since(&self, source: &Source) -> Option<Timestamp> {
+        let mut growths = eras::of(&self.growths, &source.topic, &source.id);
+        growths.next().map(|growth| growth.since)
+    }
+
+    /// Returns when a checkpoint was last at the end of all of a topic's partitions, and where it is in them.
+    fn stood(
+        &self,
+        topic: &Topic,
+        held: Option<&Checkpoint>,
+    ) -> (Timestamp, BTreeMap<Partition, Offset>) {
+        let positions = held.into_iter().flat_map(Checkpoint::positions);
+        let positions = positions.filter(|(of, ..)| *of == topic);
+        let since = positions.clone().map(|(.., at)| at.anchor).min();
+        let before = positions.map(|(_, partition, at)| (partition, at.next));
+        let since = since.or(self.broker()).unwrap_or(Timestamp(0));
+        (since, before.collect())
+    }
+
+    pub(super) fn is_ours(&self, partition: Partition) -> bool {
         let shards = i32::from(self.settings.definition.to.shards());
         partition.0 % shards == i32::from(self.settings.unit.shard)
             || is_planted(Defect::OtherShardsRead)
@@ -253,22 +296,37 @@ impl Worker {
         let mut sources = Vec::new();
         for fact in facts {
             let then = held.and_then(|held| held.topics.get(&fact.topic));
-            if let Some(held) = held {
-                prove_identity(fact, then.map(|then| &then.id), &held.bar)?;
+            if held.is_some() {
+                prove_identity(fact, then.map(|then| &then.id))?;
             }
             let compacts = prove_settings(definition, fact)?;
             let left = then.map_or(&[][..], |then| &then.partitioners);
             let ordered =
                 definition.from.order == Order::Partition && definition.key.0 == RECORD_KEY;
-            sources.push(Source {
+            let recorded = eras::of(&self.growths, &fact.topic, &fact.id);
+            let named = recorded.clone().find_map(|growth| growth.partitioner);
+            let known = definition.from.partitioner.or(named);
+            let had = held.map(|held| held.bar.count(&fact.topic));
+            let eras = match Eras::recorded(recorded).filter(|_| ordered) {
+                Some(eras) => eras,
+                None => Eras::one(had.filter(|_| ordered).unwrap_or(fact.partitions)),
+            };
+            let mut source = Source {
                 topic: fact.topic.clone(),
                 id: fact.id.clone(),
-                partitions: fact.partitions,
+                eras,
                 compacts,
                 tombstones: fact.tombstone_retention,
                 asked,
-                fitting: ordered.then(|| Fitting::new(definition.from.partitioner, left)),
-            });
+                fitting: ordered.then(|| Fitting::new(known, left)),
+            };
+            let stood = || self.stood(&fact.topic, held);
+            prove_count(&mut source, fact.partitions, asked, stood)?;
+            prove_shards(&source, definition.to.shards())?;
+            if let Some((had, held)) = had.zip(held) {
+                prove_begun(&source, had, held)?;
+            }
+            sources.push(source);
         }
         Ok(sources)
     }
@@ -279,7 +337,7 @@ impl Worker {
         let Some(lanes) = &mut self.lanes else {
             return Ok(());
         };
-        for (at, source) in lanes.sources.iter_mut().enumerate() {
+        for (of, source) in lanes.sources.iter_mut().enumerate() {
             let Some(answer) = known.get(&source.topic) else {
                 continue;
             };
@@ -287,9 +345,19 @@ impl Worker {
                 continue;
             }
             let fact = answer.facts.clone()?;
-            prove_identity(&fact, Some(&source.id), &lanes.bar)?;
+            prove_identity(&fact, Some(&source.id))?;
+            let passed = source.eras.passed();
+            let of_source = lanes.lanes.iter().filter(|lane| lane.source == of);
+            let stood = || {
+                let next = |lane: &Lane| (lane.partition, lane.stored(passed).0.next);
+                let since = of_source.clone().map(|lane| lane.anchor).min();
+                let before = of_source.clone().map(next).collect();
+                (since.unwrap_or(Timestamp(0)), before)
+            };
+            prove_count(source, fact.partitions, answer.asked, stood)?;
+            prove_shards(source, self.settings.definition.to.shards())?;
             source.compacts = prove_settings(&self.settings.definition, &fact)?;
-            for lane in lanes.lanes.iter_mut().filter(|lane| lane.source == at) {
+            for lane in lanes.lanes.iter_mut().filter(|lane| lane.source == of) {
                 lane.shorter = lane.shorter.into_iter().chain(source.tombstones).min();
             }
             source.tombstones = fact.tombstone_retention;
@@ -306,7 +374,7 @@ impl Worker {
         for lane in &lanes.lanes {
             let source = &lanes.sources[lane.source];
             if let Some(start) = lane.ends.start()
-                && start > lane.next
+                && start > lanes.stored(lane).0.next
                 && !is_planted(Defect::GenesisAssumed)
             {
                 return Err(no_genesis(&source.topic, lane.partition, start));
@@ -333,8 +401,13 @@ impl Worker {
 /// Returns until when every tombstone that a lane has not read is still in the log.
 pub(super) fn tombstones_end(source: &Source, lane: &Lane) -> Option<Timestamp> {
     let span = lane.tombstones(source)?;
+    Some(lane.anchor.plus(within_horizon(span)))
+}
+
+/// Returns for how long tombstones are there for certain, of how long the broker keeps them.
+pub(super) fn within_horizon(span: Duration) -> Duration {
     let margin = (span / 20).max(Duration::from_secs(10 * 60));
-    Some(lane.anchor.plus(span.saturating_sub(margin)))
+    span.saturating_sub(margin)
 }
 
 fn no_genesis(topic: &Topic, partition: Partition, start: Offset) -> Halt {
@@ -344,33 +417,23 @@ fn no_genesis(topic: &Topic, partition: Partition, start: Offset) -> Halt {
     ))
 }
 
-/// Proves that a topic is the one that was read, with the partitions that it had.
-fn prove_identity(fact: &TopicFacts, id: Option<&TopicId>, bar: &Bar) -> Result<(), Halt> {
-    let topic = &fact.topic;
-    if id != Some(&fact.id) && !is_planted(Defect::TopicIdIgnored) {
-        return Err(Halt::Damaged(format!(
-            "`{topic}` was made anew under the same name: rows of both may be stored"
-        )));
-    }
-    bar.0
-        .get(topic)
-        .map_or(Ok(()), |bars| prove_growth(topic, bars, fact.partitions))
+/// Returns what the broker said as the observer tells it.
+pub(super) fn answers(facts: Vec<TopicFacts>, asked: Monotonic) -> Facts {
+    let answer = |fact: TopicFacts| {
+        let (topic, facts) = (fact.topic.clone(), Ok(fact));
+        (topic, TopicAnswer { asked, facts })
+    };
+    facts.into_iter().map(answer).collect()
 }
 
-fn prove_growth(
-    topic: &Topic,
-    bars: &BTreeMap<Partition, Offset>,
-    partitions: i32,
-) -> Result<(), Halt> {
-    if usize::try_from(partitions) == Ok(bars.len()) || is_planted(Defect::GrowthIgnored) {
+/// Proves that a topic is the one that was read.
+fn prove_identity(fact: &TopicFacts, id: Option<&TopicId>) -> Result<(), Halt> {
+    if id == Some(&fact.id) || is_planted(Defect::TopicIdIgnored) {
         return Ok(());
     }
-    Err(Halt::Failed(Failure::new(
-        format!(
-            "`{topic}` has {partitions} partitions and had {}: keys may have moved between them",
-            bars.len()
-        ),
-        "move the records to a topic of that many partitions, in order, and build a new version from it",
+    Err(Halt::Damaged(format!(
+        "`{}` was made anew under the same name: rows of both may be stored",
+        fact.topic
     )))
 }
 

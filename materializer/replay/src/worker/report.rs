@@ -96,6 +96,11 @@ impl Worker {
     fn lag(&self, ends_age: Option<Duration>, now: Monotonic) -> Option<Lag> {
         ends_age.filter(|age| *age <= ENDS_AGE_MAX || is_planted(Defect::OldEndsBelieved))?;
         let broker = self.broker();
+        let ends = self.ports.observer.ends();
+        let mut sources = self.lanes.iter().flat_map(|lanes| &lanes.sources);
+        if sources.any(|source| self.has_more(source, &ends)) {
+            return None;
+        }
         let mut lag = Lag {
             records: 0,
             seconds: 0.0,
@@ -138,7 +143,7 @@ impl Worker {
                 (None, Some(_)) if now.since(self.submitted_at) >= Duration::from_secs(1) => {
                     Some("the sink".to_owned())
                 }
-                (None, Some(_) | None) => None,
+                (None, Some(_) | None) => self.waits_for_growth(),
             },
         };
         match &directive.feed {
@@ -219,6 +224,7 @@ impl Worker {
             bytes_free: usage.bytes_free,
             tombstones_left_ms: self.tombstones_left(),
             address: self.settings.address.clone(),
+            growth: self.settled_growth(),
         }
     }
 

@@ -5,14 +5,14 @@ use std::mem;
 use materializer_model::definition::OnError;
 use materializer_model::ports::DeadLetter;
 use materializer_model::progress::Directive;
-use materializer_model::{Change, LogRow, Mutation, Poison, PoisonKind, Record, RowBatch};
+use materializer_model::{Change, LogRow, Mutation, Poison, Record, RowBatch};
 use tracing::error;
 use tracing::field::display;
 
 use super::Worker;
 use crate::defect::Defect;
 use crate::halt::{Failure, Halt};
-use crate::lanes::Lanes;
+use crate::order::Place;
 use materializer_model::defect::is_planted;
 
 impl Worker {
@@ -21,18 +21,24 @@ impl Worker {
         let rows = mem::take(&mut self.rows);
         let outcome = self.take_from(&rows, directive);
         self.rows = rows;
-        outcome
+        let turned = outcome?;
+        if turned {
+            self.assign()?;
+        }
+        Ok(())
     }
 
-    fn take_from(&mut self, rows: &RowBatch, directive: &Directive) -> Result<(), Halt> {
+    /// Says whether the reader has to be told where to go on: a lane stands at the barrier of a growth, or all
+    /// are past it.
+    fn take_from(&mut self, rows: &RowBatch, directive: &Directive) -> Result<bool, Halt> {
         if rows.len() == self.rows_taken {
-            return Ok(()); // what it stands before is still to come
+            return Ok(false); // what it stands before is still to come
         }
         let stood_at = self.blocked.take().and_then(|failure| failure.at);
         let now = self.now();
         for row in rows.rows().skip(self.rows_taken) {
             if self.batch.weight() >= self.settings.pacing.fold_bytes_max {
-                return Ok(());
+                return Ok(false);
             }
             match row {
                 LogRow::Record(record) => {
@@ -45,7 +51,7 @@ impl Worker {
                             let hint = hint.as_deref();
                             error!(%unit, at, why, hint, "the unit stands before a record that it cannot take in");
                         }
-                        return Ok(());
+                        return Ok(false);
                     }
                 }
                 LogRow::End {
@@ -57,13 +63,17 @@ impl Worker {
                     if let Some(at) = lanes.find(topic, partition)
                         && !is_planted(Defect::EndMarksIgnored)
                     {
-                        lanes.lanes[at].reach(end, now);
+                        lanes.lanes[at].ends.sample(end, now);
+                        lanes.reach(at, end, now);
                     }
                 }
             }
             self.rows_taken += 1;
+            if self.pass_barriers() || mem::take(&mut self.at_barrier) {
+                return Ok(true);
+            }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Takes one record in; says whether it is done with.
@@ -76,12 +86,20 @@ impl Worker {
             return Ok(true); // delivered again
         }
         let compacts = lanes.sources[lanes.lanes[at].source].compacts;
+        let misplaced = match self.place(at, record)? {
+            Ok(Place::Here) => None,
+            Ok(place @ (Place::Later | Place::Done | Place::Beyond)) => {
+                self.put_by(at, place, record);
+                return Ok(true);
+            }
+            Err(failure) => Some(failure),
+        };
         self.scratch.clear();
         if !directive.skips.is_empty() && directive.skips.contains(&record.origin()) {
             self.counts.skipped += 1;
             self.work.skipped += 1;
             self.pass_over(record, compacts);
-        } else if let Some(failure) = misplaced(lanes, at, record) {
+        } else if let Some(failure) = misplaced {
             self.blocked = Some(failure);
             return Ok(false);
         } else {
@@ -235,26 +253,4 @@ fn located(poison: &Poison) -> String {
     } else {
         format!("`{}`: {}", poison.place, poison.why)
     }
-}
-
-/// Says what is wrong where a record does not stand in its key's partition. No view can pass it over:
-/// the order of all records of that key is in doubt.
-fn misplaced(lanes: &mut Lanes, at: usize, record: &Record<'_>) -> Option<Failure> {
-    let source = &mut lanes.sources[lanes.lanes[at].source];
-    let partitions = source.partitions;
-    let fitting = source.fitting.as_mut()?;
-    if fitting.fits(record.key?, record.partition, partitions) {
-        return None;
-    }
-    Some(Failure {
-        why: format!(
-            "the order of its key is not proved: no known partitioner gives {} of {partitions} ({})",
-            record.partition,
-            PoisonKind::Partition
-        ),
-        at: Some(record.origin()),
-        hint: Some(
-            "read a topic that one kind of client writes, or write `from: {order: none}`".into(),
-        ),
-    })
 }

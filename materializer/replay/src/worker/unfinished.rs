@@ -24,7 +24,8 @@ impl Worker {
         };
         for lane in &mut lanes.lanes {
             let topic = &lanes.sources[lane.source].topic;
-            if let Some(at) = end.position(topic, lane.partition) {
+            let ahead = end.ahead(topic, lane.partition).map(|ahead| &ahead.at);
+            if let Some(at) = ahead.or(end.position(topic, lane.partition)) {
                 lane.is_ahead_to(at);
             }
         }

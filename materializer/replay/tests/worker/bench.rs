@@ -8,17 +8,19 @@ use std::time::Duration;
 
 use materializer_model::definition::{OnError, RedisShape, RedisTarget, Target, ViewDefinition};
 use materializer_model::memory::{
-    ManualClock, MemoryDeadLetters, MemoryLog, MemoryReader, MemoryRecord, MemoryStore,
-    TopicSettings, raw_view,
+    ManualClock, MemoryDeadLetters, MemoryLog, MemoryObserver, MemoryReader, MemoryRecord,
+    MemoryStore, TopicSettings, raw_view,
 };
 use materializer_model::ports::{
-    Assignment, Claims, ControlError, DeadLetter, DeadLetters, Derive, LogError, LogReader,
+    Assignment, Claims, ControlError, DeadLetter, DeadLetters, Derive, Facts, LogError,
+    LogObserver, LogReader, TopicFacts,
 };
 use materializer_model::progress::{Claim, Directive, Feed, Health, StoredCheckpoint};
 use materializer_model::{
-    CatalogId, Change, ClaimId, Clock, Key, Mutation, Offset, Partition, Poison, PoisonKind,
+    CatalogId, Change, ClaimId, Clock, Ends, Key, Mutation, Offset, Partition, Poison, PoisonKind,
     ProcessId, Record, Row, RowBatch, Timestamp, Token, Topic, Unit, WorkerId,
 };
+use materializer_replay::verify::{Extent, Report, Request, Subject, verify};
 use materializer_replay::{Pacing, Ports, Settings, Step, Worker};
 
 /// The row is the value; `-` is nothing to the view, `!…` is poison.
@@ -100,6 +102,30 @@ impl LogReader for Skipping {
     }
 }
 
+/// Tells of topics what it was asked for once, until it is asked anew.
+struct Late {
+    told: Arc<Facts>,
+    observer: MemoryObserver,
+}
+
+impl LogObserver for Late {
+    fn ends(&self) -> Arc<Ends> {
+        self.observer.ends()
+    }
+
+    fn fresh_ends(&self, topics: &[Topic]) -> Result<Arc<Ends>, LogError> {
+        self.observer.fresh_ends(topics)
+    }
+
+    fn facts(&self) -> Arc<Facts> {
+        Arc::clone(&self.told)
+    }
+
+    fn fresh_facts(&self, topics: &[Topic]) -> Result<Vec<TopicFacts>, LogError> {
+        self.observer.fresh_facts(topics)
+    }
+}
+
 /// The most letters that wait for their acknowledgement.
 pub(crate) const LETTERS_MAX: usize = 2;
 
@@ -149,6 +175,8 @@ pub(crate) struct Bench {
     pub(crate) part_keys: usize,
     /// Whether the broker delivers nothing to the next worker.
     pub(crate) hears_nothing: bool,
+    /// What the observer tells the next worker of topics before it is asked anew; `None` is how they are.
+    pub(crate) told: Option<Arc<Facts>>,
 }
 
 impl Bench {
@@ -175,11 +203,13 @@ impl Bench {
                 gates,
                 last_reported: None,
                 has_data: false,
+                growths: Vec::new(),
             },
             topic,
             unit,
             part_keys: usize::MAX,
             hears_nothing: false,
+            told: None,
         }
     }
 
@@ -220,7 +250,7 @@ impl Bench {
                     skip: Arc::clone(&self.skip_rows),
                 })
             },
-            observer: Arc::new(self.log.observer(clock.clone())),
+            observer: self.observer(&clock),
             derive: Arc::new(Plain),
             sink: Box::new(self.store.sink(&self.unit).in_parts(self.part_keys)),
             dead_letters: Box::new(Acknowledging {
@@ -241,6 +271,14 @@ impl Bench {
             pacing: Pacing::default(),
         };
         Worker::new(settings, ports)
+    }
+
+    fn observer(&self, clock: &Arc<dyn Clock>) -> Arc<dyn LogObserver> {
+        let observer = self.log.observer(Arc::clone(clock));
+        match self.told.clone() {
+            Some(told) => Arc::new(Late { told, observer }),
+            None => Arc::new(observer),
+        }
     }
 
     /// Steps a worker for some seconds, and keeps what it reports as others would.
@@ -267,6 +305,26 @@ impl Bench {
                 .map(|(_, _, position)| position.next.0)
         });
         (rows.collect(), next.sum())
+    }
+
+    /// Compares all that is stored with the log.
+    pub(crate) fn verify(&self) -> Report {
+        let mut subject = Subject {
+            reader: &mut self.log.reader(),
+            derive: &Plain,
+            check: &|_| Ok(()),
+            sink: &mut self.store.reader(&self.unit),
+            clock: &self.clock,
+        };
+        let request = Request {
+            extent: Extent::Full,
+            bytes_max: usize::MAX,
+            examples_max: 5,
+            skips: self.directive.skips.clone(),
+            compacted: BTreeSet::new(),
+            growths: self.directive.growths.clone(),
+        };
+        verify(&mut subject, &request).expect("the log is there")
     }
 
     /// Returns the last checkpoint that was reported.

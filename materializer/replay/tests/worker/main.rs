@@ -3,6 +3,7 @@
 
 mod bench;
 mod directives;
+mod growth;
 mod parts;
 mod poison;
 mod refusals;

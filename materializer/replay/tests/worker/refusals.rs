@@ -104,26 +104,6 @@ fn an_idle_unit_stays_within_the_horizon_by_reading_nothing_to_the_end() {
 }
 
 #[test]
-fn a_topic_that_grew_stops_the_unit_that_reads_it_and_the_one_that_resumes() {
-    let mut bench = Bench::new(TopicSettings::kept(1));
-    bench.produce(0, "a", Some("1"));
-    let mut worker = bench.worker(1);
-    bench.run(&mut worker, 3);
-    bench.log.grow(&bench.topic, 2);
-    bench.run(&mut worker, 12);
-    let why = failed(&worker);
-    assert!(why.contains("has 2 partitions and had 1"), "{why}");
-    let mut next = bench.worker(2);
-    bench.run(&mut next, 3);
-    assert_eq!(failed(&next), why);
-    assert_eq!(
-        bench.stored().0,
-        rows(&[("a", "1")]),
-        "what was read is kept"
-    );
-}
-
-#[test]
 fn retention_that_overtakes_a_reader_stops_it_where_it_stands() {
     let mut bench = Bench::new(TopicSettings::kept(1));
     bench.produce(0, "a", Some("1"));

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use materializer_kafka::{Lane, Profile};
+use materializer_migrations::desired::growths;
 use materializer_migrations::{CatalogClient, Role, Version};
 use materializer_model::definition::{CleanupPolicy, Target};
 use materializer_model::ports::{LogObserver, Sink, SinkReader};
@@ -139,6 +140,7 @@ fn fold_anew(
         examples_max: EXAMPLES_MAX,
         skips: skips.map_or_else(BTreeSet::<Origin>::new, |view| view.skips.clone()),
         compacted: compacted(context, config, version)?,
+        growths: growths(client.state().catalog(), version),
     };
     let group = format!(
         "{}.{}.{}",

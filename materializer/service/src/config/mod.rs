@@ -156,6 +156,8 @@ pub struct WorkerSection {
     pub reclaim_after: Duration,
     /// The memory of one unit's fold.
     pub fold_memory: usize,
+    /// How long after a topic got more partitions every producer knows of them.
+    pub growth_settles: Duration,
 }
 
 /// How readers are answered.
@@ -407,6 +409,9 @@ fn read_worker(node: Option<&Node>, report: &Report<'_>) -> WorkerSection {
             .read("reclaim_after", duration)
             .unwrap_or(Duration::from_secs(600)),
         fold_memory: section.read("fold_memory", size).unwrap_or(64 << 20),
+        growth_settles: section
+            .read("growth_settles", duration)
+            .unwrap_or(Duration::from_secs(600)),
     };
     section.finish();
     worker

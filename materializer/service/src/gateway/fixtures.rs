@@ -224,5 +224,6 @@ pub(crate) fn servable(unit: &str, token: Token, address: &str) -> Progress {
         bytes_free: Some(1_000_000),
         tombstones_left_ms: Some(86_400_000),
         address: Some(address.into()),
+        growth: None,
     }
 }

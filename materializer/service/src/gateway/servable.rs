@@ -128,6 +128,8 @@ mod tests {
             id: TopicId("topic".into()),
             partitioners: Vec::new(),
             tombstones_ms: None,
+            growths: 0,
+            ahead: BTreeMap::new(),
             partitions: BTreeMap::from([(Partition(0), position)]),
         };
         StoredCheckpoint(Checkpoint {

@@ -52,6 +52,7 @@ impl Feeder for Idle {
             bytes_free: None,
             tombstones_left_ms: None,
             address: None,
+            growth: None,
         }
     }
 

@@ -79,6 +79,7 @@ impl World {
                 gates: definition.gates.clone(),
                 last_reported: None,
                 has_data: false,
+                growths: Vec::new(),
             },
             left_behind: None,
             reported_by: Offset(0),
@@ -129,6 +130,15 @@ impl World {
         self.shared.lock().late.clear();
         self.servers.store.clear();
         self.owned_by = None;
+    }
+
+    /// Builds the unit once more, from the beginning.
+    pub(crate) fn rebuild(&mut self) {
+        self.note("another version is built".into());
+        self.flush();
+        self.actors.clear();
+        self.directive.last_reported = None;
+        self.start();
     }
 
     pub(crate) fn stored(&self) -> Stored {
@@ -280,9 +290,19 @@ impl World {
         if actor.claim_offset < self.reported_by {
             return;
         }
-        if let Some(reported) = actor.worker.progress().checkpoint {
+        let progress = actor.worker.progress();
+        if let Some(reported) = progress.checkpoint {
             self.reported_by = actor.claim_offset;
             self.directive.last_reported = Some(reported);
+        }
+    }
+
+    /// Records the growth that the newest worker reports, as the coordinator does.
+    pub(crate) fn record_growth(&mut self) {
+        let growth = self.progress().and_then(|progress| progress.growth);
+        if let Some(growth) = growth.filter(|_| self.directive.growths.is_empty()) {
+            self.note(format!("recorded: {growth:?}"));
+            self.directive.growths.push(growth);
         }
     }
 

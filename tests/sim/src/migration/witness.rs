@@ -257,7 +257,8 @@ impl Witness {
             | Body::Aborted { .. }
             | Body::Paused { .. }
             | Body::Resumed { .. }
-            | Body::Skipped { .. } => {}
+            | Body::Skipped { .. }
+            | Body::Grown(_) => {}
         }
         self.check_roles(before)
     }

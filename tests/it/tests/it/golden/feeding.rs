@@ -210,6 +210,7 @@ impl<'a> Bench<'a> {
             gates: definition.gates.clone(),
             last_reported: None,
             has_data: false,
+            growths: Vec::new(),
         }
     }
 
