@@ -26,7 +26,7 @@ pub struct Pacing {
     pub wait: Duration,
     /// The first wait after a fault; each further one is twice as long.
     pub retry_min: Duration,
-    /// The longest wait after a fault.
+    /// The longest wait after a fault, and so how much later than a server is back it may be noticed.
     pub retry_max: Duration,
     /// How often a unit that failed looks whether it can go on.
     pub failed_retry: Duration,
@@ -46,7 +46,7 @@ impl Default for Pacing {
             idle_age: Duration::from_secs(10),
             wait: Duration::from_millis(50),
             retry_min: Duration::from_millis(100),
-            retry_max: Duration::from_secs(5),
+            retry_max: Duration::from_secs(2),
             failed_retry: Duration::from_secs(30),
             growth_settles: Duration::from_secs(10 * 60),
         }
@@ -66,5 +66,20 @@ impl Backoff {
 
     pub(crate) fn reset(&mut self) {
         self.0 = Duration::ZERO;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_was_away_for_long_is_asked_again_within_the_time_that_a_fail_over_may_take() {
+        /// What is promised from a replica's first answer to the first commit.
+        const FAILOVER: Duration = Duration::from_secs(3);
+        let (mut backoff, now) = (Backoff::default(), Monotonic::default());
+        let waits = (0..100).map(|_| backoff.after(now, &Pacing::default()).since(now));
+        let longest = waits.max().expect("waits");
+        assert!(longest <= FAILOVER - Duration::from_secs(1), "{longest:?}");
     }
 }

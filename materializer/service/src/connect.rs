@@ -54,6 +54,9 @@ fn redis_server(name: &str, connection: &Connection) -> anyhow::Result<RedisSett
         let password = Password::new(password.expose());
         server = server.with_login(connection.username.as_deref(), &password);
     }
+    if let Some(file) = &connection.password_file {
+        server = server.with_password_file(file.clone());
+    }
     if let Some(path) = &connection.tls_ca {
         let authorities = std::fs::read(path)
             .with_context(|| format!("connection `{name}`: read `{}`", path.display()))?;

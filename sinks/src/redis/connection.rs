@@ -146,13 +146,14 @@ impl Link {
 }
 
 fn client(settings: &RedisSettings) -> Result<Client, RedisError> {
+    let login = settings.login()?;
     if !settings.is_secured() {
-        return Client::open(settings.info.clone());
+        return Client::open(login);
     }
     // Only the first caller of the process sets the provider; whatever stands there will do.
     let _already_set = rustls::crypto::ring::default_provider().install_default();
     if settings.tls.authorities.is_none() && settings.tls.client.is_none() {
-        return Client::open(settings.info.clone());
+        return Client::open(login);
     }
     let certificates = TlsCertificates {
         client_tls: settings
@@ -165,7 +166,7 @@ fn client(settings: &RedisSettings) -> Result<Client, RedisError> {
             }),
         root_cert: settings.tls.authorities.clone(),
     };
-    Client::build_with_tls(settings.info.clone(), certificates)
+    Client::build_with_tls(login, certificates)
 }
 
 /// Says what a broken connection, or one that was never made, means.

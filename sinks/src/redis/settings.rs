@@ -1,7 +1,8 @@
 //! Where a Redis is and how it is reached.
 
-use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
+use std::{fmt, fs, io};
 
 use ::redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion};
 use materializer_model::ports::SinkError;
@@ -48,6 +49,8 @@ impl fmt::Debug for Tls {
 pub struct RedisSettings {
     pub(super) info: ConnectionInfo,
     pub(super) tls: Tls,
+    /// Where the password stands, if it may change while connections are made.
+    pub(super) password_file: Option<PathBuf>,
     /// The longest a connect takes, TLS and login included.
     pub connect_timeout: Duration,
     /// The longest that a reply is waited for.
@@ -79,6 +82,7 @@ impl RedisSettings {
         Ok(Self {
             info: info.set_redis_settings(settings).set_tcp_settings(tcp),
             tls: Tls::default(),
+            password_file: None,
             connect_timeout: Duration::from_secs(3),
             request_timeout: Duration::from_secs(5),
         })
@@ -93,6 +97,31 @@ impl RedisSettings {
         }
         self.info = self.info.set_redis_settings(settings);
         self
+    }
+
+    /// Reads the password of the login anew for each connection, from a file, without its last line end: so
+    /// one that is changed while we run is taken up.
+    #[must_use]
+    pub fn with_password_file(mut self, file: PathBuf) -> Self {
+        self.password_file = Some(file);
+        self
+    }
+
+    /// Returns what a connection is made with now.
+    ///
+    /// # Errors
+    /// Where the password cannot be read.
+    pub(super) fn login(&self) -> io::Result<ConnectionInfo> {
+        let Some(file) = &self.password_file else {
+            return Ok(self.info.clone());
+        };
+        let text = fs::read_to_string(file).map_err(|fault| {
+            let why = format!("read the password in `{}`: {fault}", file.display());
+            io::Error::new(fault.kind(), why)
+        })?;
+        let password = text.trim_end_matches(['\r', '\n']);
+        let settings = self.info.redis_settings().clone().set_password(password);
+        Ok(self.info.clone().set_redis_settings(settings))
     }
 
     /// Secures a `rediss://` address; the others take no notice.

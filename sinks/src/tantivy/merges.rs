@@ -4,6 +4,9 @@
 //! knew of it, over the next owner's list of files and, if it was about to end, over its `meta.json`,
 //! whose segments it then deletes. So the merge policy, which every thread of tantivy's writer holds,
 //! holds the lock: the unit is let go when the last of them has ended.
+//!
+//! What a merge reads it writes anew, with checksums that are right whatever was read. So the files that
+//! it is about to read are compared with theirs first: no damage is ever made to look whole.
 
 use std::convert::Infallible;
 use std::fs::File;
@@ -12,10 +15,11 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use materializer_model::ports::SinkError;
-use tantivy::SegmentMeta;
 use tantivy::indexer::{LogMergePolicy, MergeCandidate, MergePolicy};
+use tantivy::{Index, SegmentMeta};
 
 use super::place::Place;
+use super::watch::Watched;
 
 /// So few segments of one size are left alone.
 const SEGMENTS_MIN: usize = 8;
@@ -67,13 +71,15 @@ impl Hold {
         })
     }
 
-    /// Returns which segments a writer merges.
-    pub(super) fn merges(&self) -> Box<dyn MergePolicy> {
+    /// Returns which segments a writer of an index merges.
+    pub(super) fn merges(&self, index: &Index, watched: &Watched) -> Box<dyn MergePolicy> {
         let mut policy = LogMergePolicy::default();
         policy.set_min_num_segments(SEGMENTS_MIN);
         policy.set_del_docs_ratio_before_merge(DELETED_RATIO_MAX);
         Box::new(Merges {
             policy,
+            index: index.clone(),
+            watched: watched.clone(),
             _lock: Arc::clone(&self.lock),
         })
     }
@@ -82,11 +88,23 @@ impl Hold {
 #[derive(Debug)]
 struct Merges {
     policy: LogMergePolicy,
+    index: Index,
+    watched: Watched,
     _lock: Arc<Lock>,
 }
 
 impl MergePolicy for Merges {
     fn compute_merge_candidates(&self, segments: &[SegmentMeta]) -> Vec<MergeCandidate> {
-        self.policy.compute_merge_candidates(segments)
+        let candidates = self.policy.compute_merge_candidates(segments);
+        let is_read = |segment: &&SegmentMeta| {
+            let mut candidates = candidates.iter();
+            candidates.any(|candidate| candidate.0.contains(&segment.id()))
+        };
+        let read = segments.iter().filter(is_read);
+        if self.watched.are_whole(&self.index, read) {
+            candidates
+        } else {
+            Vec::new()
+        }
     }
 }

@@ -21,6 +21,7 @@ pub mod search;
 mod sink;
 mod tokenizers;
 mod verify;
+mod watch;
 mod write;
 
 pub use place::TantivySettings;

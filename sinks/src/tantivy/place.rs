@@ -11,6 +11,7 @@
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use materializer_model::ports::SinkError;
 use materializer_model::{Installation, Offset, Token, Unit, VersionId, ViewName};
@@ -27,10 +28,12 @@ pub struct TantivySettings {
     pub writer_memory_bytes: usize,
     /// The bytes that must stay free on the disk; below them nothing is written.
     pub disk_free_bytes_min: u64,
+    /// The pause between two checks of all files of an open index.
+    pub check_every: Duration,
 }
 
 impl TantivySettings {
-    /// Takes the folder, with 50 MB for a writer, and 256 MiB left free.
+    /// Takes the folder, with 50 MB for a writer, 256 MiB left free, and a check every hour.
     #[must_use]
     pub fn new(data_dir: impl Into<PathBuf>, installation: Installation) -> Self {
         Self {
@@ -38,6 +41,7 @@ impl TantivySettings {
             installation,
             writer_memory_bytes: 50_000_000,
             disk_free_bytes_min: 256 << 20,
+            check_every: Duration::from_secs(3_600),
         }
     }
 

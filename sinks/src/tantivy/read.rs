@@ -5,7 +5,7 @@
 //! is merged or deleted meanwhile.
 
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use materializer_model::ports::{Scanned, SinkError, SinkReader, Snapshot, StoredRow};
 use materializer_model::{Checkpoint, Key, Origin, Row, Unit, ViewDefinition};
@@ -140,6 +140,8 @@ pub struct IndexCopy {
     pub(super) unit: Unit,
     pub(super) schema: Arc<IndexSchema>,
     served: RwLock<Option<Arc<Served>>>,
+    /// What is wrong with its files, once something is.
+    damage: OnceLock<String>,
 }
 
 impl IndexCopy {
@@ -148,6 +150,7 @@ impl IndexCopy {
             unit,
             schema,
             served: RwLock::new(None),
+            damage: OnceLock::new(),
         }
     }
 
@@ -155,6 +158,22 @@ impl IndexCopy {
     pub(super) fn serve(&self, served: Served) {
         let mut held = self.served.write().unwrap_or_else(PoisonError::into_inner);
         *held = Some(Arc::new(served));
+    }
+
+    /// Takes in that files of it are not what they were: nobody is answered from it any more.
+    pub(super) fn damage(&self, why: String) {
+        let _said_before = self.damage.set(why);
+    }
+
+    /// Says whether files of it were found to be not what they were.
+    ///
+    /// # Errors
+    /// [`SinkError::Damaged`] with the files.
+    pub(super) fn check_whole(&self) -> Result<(), SinkError> {
+        match self.damage.get() {
+            Some(why) => Err(SinkError::Damaged(why.clone())),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn current(&self) -> Option<Arc<Served>> {
@@ -178,8 +197,10 @@ impl IndexCopy {
     /// Returns the commit to answer a reader from.
     ///
     /// # Errors
-    /// [`SearchError::Unservable`] before the bar was reached.
+    /// [`SearchError::Unservable`] before the bar was reached, and once it is damaged.
     pub(super) fn servable(&self) -> Result<Arc<Served>, SearchError> {
+        self.check_whole()
+            .map_err(|fault| SearchError::Unservable(format!("`{}`: {fault}", self.unit)))?;
         let served = self.current().filter(|served| served.bar_passed());
         served.ok_or_else(|| {
             let why = format!("`{}` is still being built", self.unit);

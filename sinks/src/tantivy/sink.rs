@@ -106,7 +106,7 @@ fn ended() -> SinkError {
 /// Does one job after another, until nobody can ask any more.
 fn write(
     target: &Arc<Target>,
-    copy: &IndexCopy,
+    copy: &Arc<IndexCopy>,
     asked: &Receiver<Job>,
     answers: &SyncSender<Result<Checkpoint, SinkError>>,
 ) {
@@ -148,6 +148,7 @@ fn write(
 impl Sink for TantivySink {
     fn open(&mut self, me: &Token, expect: Expect) -> Result<Option<Checkpoint>, SinkError> {
         self.outstanding = false;
+        self.copy.check_whole()?;
         let (answer, answered) = sync_channel(1);
         let io = self.io()?;
         let job = Job::Open(me.clone(), expect, answer);
@@ -176,6 +177,7 @@ impl Sink for TantivySink {
 
     fn submit(&mut self, commit: Arc<Commit>) -> Result<(), SinkError> {
         assert!(!self.outstanding, "one commit at a time");
+        self.copy.check_whole()?;
         let io = self.io()?;
         io.jobs.send(Job::Apply(commit)).map_err(|_| ended())?;
         self.outstanding = true;

@@ -4,13 +4,13 @@
 //! `validate_checksum` looks only at the files that `.managed.json` names. What is found bad is never
 //! repaired: derived data is built anew.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use materializer_model::Unit;
 use materializer_model::ports::SinkError;
 use tantivy::index::SegmentComponent;
 use tantivy::schema::IndexRecordOption;
-use tantivy::{DocSet, Index, Searcher, TERMINATED, TantivyError};
+use tantivy::{DocSet, Index, Searcher, SegmentMeta, TERMINATED, TantivyError};
 
 use super::owner::{self, fault_of};
 use super::place::{Place, TantivySettings};
@@ -18,7 +18,14 @@ use super::read::IndexCopy;
 use super::schema::IndexSchema;
 
 /// The files without which no segment can be read; one with deletes needs those, too.
-const NEEDED: [&str; 6] = ["idx", "pos", "term", "store", "fast", "fieldnorm"];
+const NEEDED: [SegmentComponent; 6] = [
+    SegmentComponent::Postings,
+    SegmentComponent::Positions,
+    SegmentComponent::Terms,
+    SegmentComponent::Store,
+    SegmentComponent::FastFields,
+    SegmentComponent::FieldNorms,
+];
 
 /// What is wrong with an index.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,42 +45,55 @@ pub(super) fn check_files(index: &Index, directory: &Path) -> Result<(), SinkErr
     if bad.is_empty() {
         return Ok(());
     }
-    Err(SinkError::Damaged(format!(
-        "the index in `{}`: {} missing or not what was written: it must be built anew",
-        directory.display(),
-        bad.join(", ")
-    )))
+    Err(SinkError::Damaged(told(directory, &bad)))
 }
 
 /// Returns the files of the last commit that are missing or altered, sorted.
 fn bad_files(index: &Index) -> Result<Vec<String>, TantivyError> {
-    let directory = index.directory();
-    let metas = index.load_metas()?;
-    let deleting = metas
-        .segments
-        .iter()
-        .filter(|segment| segment.has_deletes());
-    let deletes: Vec<_> = deleting
-        .map(|segment| segment.relative_path(SegmentComponent::Delete))
-        .collect();
     let mut bad = Vec::new();
-    for file in metas.list_segment_files() {
-        let name = file.display().to_string();
-        let needed = deletes.contains(&file)
-            || NEEDED
-                .iter()
-                .any(|kind| file.extension().is_some_and(|found| found == *kind));
-        let there = tantivy::Directory::exists(directory, &file)?;
-        if !there && !needed {
-            continue;
-        }
-        // An unreadable footer is as bad as a wrong checksum.
-        if !there || !directory.validate_checksum(&file).unwrap_or(false) {
-            bad.push(name);
-        }
+    for segment in index.load_metas()?.segments {
+        bad.extend(bad_files_of(index, &segment)?);
     }
     bad.sort();
     Ok(bad)
+}
+
+/// Returns the files of a segment that are missing or altered.
+pub(super) fn bad_files_of(
+    index: &Index,
+    segment: &SegmentMeta,
+) -> Result<Vec<String>, TantivyError> {
+    let mut bad = Vec::new();
+    for file in files_of(segment) {
+        if is_bad(index, &file)? {
+            bad.push(file.display().to_string());
+        }
+    }
+    Ok(bad)
+}
+
+/// Returns the files of a segment.
+pub(super) fn files_of(segment: &SegmentMeta) -> impl Iterator<Item = PathBuf> {
+    let deletes = segment.has_deletes().then_some(SegmentComponent::Delete);
+    let needed = NEEDED.into_iter().chain(deletes);
+    needed.map(|component| segment.relative_path(component))
+}
+
+/// Says whether a file that should be there is missing or altered.
+pub(super) fn is_bad(index: &Index, file: &Path) -> Result<bool, TantivyError> {
+    let directory = index.directory();
+    // An unreadable footer is as bad as a wrong checksum.
+    Ok(!tantivy::Directory::exists(directory, file)?
+        || !directory.validate_checksum(file).unwrap_or(false))
+}
+
+/// Says what is wrong with an index of which files are bad.
+pub(super) fn told(directory: &Path, bad: &[String]) -> String {
+    format!(
+        "the index in `{}`: {} missing or not what was written: it must be built anew",
+        directory.display(),
+        bad.join(", ")
+    )
 }
 
 /// Returns keys that more than one live row has.

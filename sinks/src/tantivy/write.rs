@@ -21,6 +21,7 @@ use super::place::{self, Place, TantivySettings, io_error, name_of};
 use super::read::{IndexCopy, Served};
 use super::schema::IndexSchema;
 use super::verify;
+use super::watch::{Watch, Watched};
 
 /// More segments than this, and a commit waits for merges: each delete looks into every segment.
 const SEGMENTS_MAX: usize = 64;
@@ -43,6 +44,8 @@ pub(super) struct Writer {
     inner: Option<IndexWriter<TantivyDocument>>,
     reader: IndexReader,
     payload: Payload,
+    watched: Watched,
+    _watch: Watch,
     // After the writer: fields are dropped in this order.
     hold: Hold,
 }
@@ -54,7 +57,7 @@ impl Writer {
     /// the disk is full. With `verify` every file's checksum is compared first.
     pub(super) fn open(
         target: &Arc<Target>,
-        copy: &IndexCopy,
+        copy: &Arc<IndexCopy>,
         me: &Token,
         expect: Expect,
         verify: bool,
@@ -69,7 +72,7 @@ impl Writer {
             let name = name_of(&directory);
             let payload =
                 Payload::begin(&place.unit, me, name, &target.fingerprint, &target.schema);
-            let mut writer = Self::begin(target, directory, index, payload.clone(), hold)?;
+            let mut writer = Self::begin(target, copy, directory, index, payload.clone(), hold)?;
             writer.commit(payload)?;
             copy.serve(writer.served());
             return Ok(writer);
@@ -78,7 +81,7 @@ impl Writer {
         if verify {
             verify::check_files(&index, &directory)?;
         }
-        let mut writer = Self::begin(target, directory, index, payload, hold)?;
+        let mut writer = Self::begin(target, copy, directory, index, payload, hold)?;
         copy.serve(writer.served());
         check_room(target, 0)?;
         if writer.payload.token != *me {
@@ -89,13 +92,15 @@ impl Writer {
 
     fn begin(
         target: &Arc<Target>,
+        copy: &Arc<IndexCopy>,
         directory: PathBuf,
         index: Index,
         payload: Payload,
         hold: Hold,
     ) -> Result<Self, SinkError> {
         let failed = |fault: TantivyError| fault_of(&directory, &fault);
-        let inner = writer_of(&index, &target.settings, &hold).map_err(failed)?;
+        let watched = Watched::new(copy, &directory);
+        let inner = writer_of(&index, &target.settings, &hold, &watched).map_err(failed)?;
         sweep(&directory)?;
         inner.garbage_collect_files().wait().map_err(failed)?;
         let reader = index
@@ -103,6 +108,7 @@ impl Writer {
             .reload_policy(ReloadPolicy::Manual)
             .try_into()
             .map_err(failed)?;
+        let watch = Watch::begin(&watched, &index, target.settings.check_every)?;
         Ok(Self {
             target: Arc::clone(target),
             directory,
@@ -110,6 +116,8 @@ impl Writer {
             inner: Some(inner),
             reader,
             payload,
+            watched,
+            _watch: watch,
             hold,
         })
     }
@@ -171,7 +179,12 @@ impl Writer {
         if let Some(inner) = self.inner.take() {
             inner.wait_merging_threads().map_err(failed)?;
         }
-        let inner = writer_of(&self.index, &self.target.settings, &self.hold);
+        let inner = writer_of(
+            &self.index,
+            &self.target.settings,
+            &self.hold,
+            &self.watched,
+        );
         self.inner = Some(inner.map_err(failed)?);
         self.reader.reload().map_err(failed)
     }
@@ -188,6 +201,7 @@ fn writer_of(
     index: &Index,
     settings: &TantivySettings,
     hold: &Hold,
+    watched: &Watched,
 ) -> Result<IndexWriter<TantivyDocument>, TantivyError> {
     let options = IndexWriterOptions::builder()
         .memory_budget_per_thread(settings.writer_memory_bytes)
@@ -195,7 +209,7 @@ fn writer_of(
         .num_merge_threads(1)
         .build();
     let writer: IndexWriter<TantivyDocument> = index.writer_with_options(options)?;
-    writer.set_merge_policy(hold.merges());
+    writer.set_merge_policy(hold.merges(index, watched));
     Ok(writer)
 }
 

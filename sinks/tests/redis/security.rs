@@ -60,6 +60,32 @@ fn a_user_with_few_rights_is_enough_and_what_is_missing_is_named() {
 
 #[test]
 #[ignore = "needs redis-server: ./dev test"]
+fn a_password_that_is_changed_in_its_file_is_taken_up_with_the_next_connection() {
+    let server = Server::start();
+    server.command::<()>(ACL);
+    let folder = TempDir::new().expect("a folder");
+    let file = folder.path().join("password");
+    std::fs::write(&file, "s3cret\n").expect("a password");
+    let login = server
+        .settings()
+        .with_login(Some("shop"), &Password::new("s3cret"))
+        .with_password_file(file.clone());
+    let mut writer = sink(login, &unit());
+    assert_eq!(writer.open(&token(1), Expect::Maybe), Ok(None));
+    server.command::<()>("ACL SETUSER shop resetpass >changed");
+    refused(writer.open(&token(1), Expect::Maybe));
+    std::fs::write(&file, "changed\n").expect("a password");
+    assert_eq!(writer.open(&token(1), Expect::Maybe), Ok(None));
+    std::fs::remove_file(&file).expect("removed");
+    let gone = writer.open(&token(1), Expect::Maybe);
+    assert!(
+        matches!(&gone, Err(SinkError::Unavailable(why)) if why.contains("password")),
+        "{gone:?}"
+    );
+}
+
+#[test]
+#[ignore = "needs redis-server: ./dev test"]
 fn a_missing_right_stops_a_commit_before_anything_is_written() {
     let server = Server::start();
     server.command::<()>(ACL);

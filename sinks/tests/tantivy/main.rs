@@ -1,5 +1,6 @@
 //! The tantivy sink on a real disk: the suite that all sinks share, and what only an index does.
 
+mod damage;
 mod disk;
 mod kill;
 mod order;

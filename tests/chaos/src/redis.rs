@@ -68,6 +68,11 @@ impl Redis {
     /// Where it does not start.
     pub fn restart(&mut self) {
         self.launch();
+        self.wait_until_loaded();
+    }
+
+    /// Waits until the server, which was launched, has read its data and answers.
+    pub fn wait_until_loaded(&self) {
         wait_until("Redis answers", || {
             self.try_ask::<String>(&["PING"]).is_ok()
         });
@@ -156,6 +161,29 @@ impl Redis {
         }
     }
 
+    /// Returns how often the server has answered with an error of this word.
+    #[must_use]
+    pub fn refusals(&self, word: &str) -> u64 {
+        let told: String = self.ask(&["INFO", "errorstats"]);
+        let count = told.lines().find_map(|line| {
+            let count = line.strip_prefix(&format!("errorstat_{word}:count="))?;
+            count.trim().parse().ok()
+        });
+        count.unwrap_or(0)
+    }
+
+    /// Makes each later life read its data so slowly: a time for each key, in microseconds. Meanwhile the
+    /// server answers that it is loading.
+    pub fn load_slowly(&mut self, microseconds: u32) {
+        let delay = microseconds.to_string();
+        for (name, value) in [
+            ("--key-load-delay", delay.as_str()),
+            ("--loading-process-events-interval-bytes", "1024"),
+        ] {
+            self.arguments.extend([name.to_owned(), value.to_owned()]);
+        }
+    }
+
     /// Saves everything to the file that the next life begins with, where there is no AOF.
     pub fn save(&self) {
         self.ask::<()>(&["SAVE"]);
@@ -163,8 +191,12 @@ impl Redis {
 
     /// Makes it a replica of another one and waits until it has everything.
     pub fn follow(&self, master: &Self) {
-        let port = master.port.to_string();
-        self.ask::<()>(&["REPLICAOF", "127.0.0.1", &port]);
+        self.follow_by(master.port);
+    }
+
+    /// Makes it a replica of the one that a port of the loopback leads to, and waits until it has everything.
+    pub fn follow_by(&self, port: u16) {
+        self.ask::<()>(&["REPLICAOF", "127.0.0.1", &port.to_string()]);
         wait_until("the replica is in step", || {
             self.ask::<String>(&["INFO", "replication"])
                 .contains("master_link_status:up")

@@ -1,6 +1,9 @@
 //! What scenes have in common: a log that grows, two views of it that are live, readers of them, and the
 //! comparison at the end.
 
+pub mod index;
+pub mod repair;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -139,17 +142,28 @@ impl Stage {
         }
     }
 
+    /// Returns the definition of the search view, with its copies as they are said.
+    #[must_use]
+    pub fn search_definition(&self, to: &str) -> String {
+        self.definition("product-search", SEARCHED, to)
+    }
+
     /// Applies a definition of `products` with certain fields: [`V1`] or [`V2`].
     pub fn apply_version(&self, file: &str, fields: &str) {
+        self.define_version(file, fields);
+        self.installation.done(&["apply", file]);
+    }
+
+    /// Writes a file with a definition of `products` with certain fields: [`V1`] or [`V2`].
+    pub fn define_version(&self, file: &str, fields: &str) {
         let text = self.redis_definition(fields);
-        let file = self.installation.define(file, &text);
-        self.installation.done(&["apply", &file]);
+        self.installation.define(file, &text);
     }
 
     /// Writes the definition of `product-search` and returns its file.
     #[must_use]
     pub fn define_search(&self) -> String {
-        let search = self.definition("product-search", SEARCHED, "tantivy: {}");
+        let search = self.search_definition("tantivy: {}");
         self.installation.define("search.yaml", &search)
     }
 
@@ -210,6 +224,19 @@ impl Stage {
         self.producer = Some(producer);
         let before = self.end_of_log();
         wait_until("writes go on", || self.end_of_log() > before);
+    }
+
+    /// Writes so many events as fast as it goes, and then lets writes go on.
+    ///
+    /// # Panics
+    /// Where nobody writes.
+    pub fn write_at_once(&mut self, events: u64) {
+        self.stop_writing();
+        self.seed += 1;
+        let (first, seed) = (self.events, self.seed);
+        let written = self.oracle.produce(events, KEYS, seed, first, None);
+        self.events += written.finish();
+        self.write();
     }
 
     /// Returns the sum of the ends of all partitions of what is committed.
@@ -274,6 +301,31 @@ impl Stage {
             self.installation.name
         );
         self.redis.try_ask(&["GET", &key]).ok()?
+    }
+
+    /// Returns how many records a version of `products` had read at the checkpoint that Redis holds; 0 while
+    /// there is none.
+    #[must_use]
+    pub fn position(&self, number: u64) -> u64 {
+        let stored = self.checkpoint(number).unwrap_or_default();
+        let stored: Value = serde_json::from_str(&stored).unwrap_or_default();
+        let partitions = stored["topics"][&self.installation.topic]["p"].as_object();
+        let offsets = partitions.into_iter().flatten();
+        offsets.filter_map(|(_, at)| at[0].as_u64()).sum()
+    }
+
+    /// Waits until a version of `products` has committed more than so many records.
+    pub fn await_passed(&self, number: u64, records: u64) {
+        wait_until(&format!("v{number} is past {records} records"), || {
+            self.position(number) > records
+        });
+    }
+
+    /// Waits until the process `run` has logged some words.
+    pub fn await_logged(&self, words: &str) {
+        wait_until(&format!("it is logged: {words}"), || {
+            self.installation.run.logged().contains(words)
+        });
     }
 
     /// Waits until a version of `products` has committed something else than `before`, and measures it

@@ -137,8 +137,10 @@ pub struct Connection {
     pub url: String,
     /// The ACL user.
     pub username: Option<String>,
-    /// Its password.
+    /// Its password, as it was when the settings were read.
     pub password: Option<Secret>,
+    /// The file that the password is read from anew for each connection.
+    pub password_file: Option<PathBuf>,
     /// The file of the certificate authority that signed the server's certificate.
     pub tls_ca: Option<PathBuf>,
     /// Whether any certificate is good enough.
@@ -154,6 +156,8 @@ pub struct WorkerSection {
     pub only: Vec<ViewName>,
     /// How long a tantivy copy's owner must be silent before another worker builds it anew.
     pub reclaim_after: Duration,
+    /// The pause between two checks of all files of an index that is open.
+    pub check_every: Duration,
     /// The memory of one unit's fold.
     pub fold_memory: usize,
     /// How long after a topic got more partitions every producer knows of them.
@@ -346,6 +350,7 @@ fn read_connection(path: &str, node: &Node, report: &Report<'_>) -> Option<Conne
     }
     let username = section.text("username").map(str::to_owned);
     let password = section.secret("password");
+    let password_file = section.text("password_file").map(PathBuf::from);
     let tls_ca = section.text("tls_ca").map(PathBuf::from);
     let tls_insecure = section.read("tls_insecure", boolean).unwrap_or(false);
     section.finish();
@@ -354,6 +359,7 @@ fn read_connection(path: &str, node: &Node, report: &Report<'_>) -> Option<Conne
         url: url.bare,
         username: username.or(url.username),
         password: password.or(url.password),
+        password_file,
         tls_ca,
         tls_insecure,
     })
@@ -408,6 +414,9 @@ fn read_worker(node: Option<&Node>, report: &Report<'_>) -> WorkerSection {
         reclaim_after: section
             .read("reclaim_after", duration)
             .unwrap_or(Duration::from_secs(600)),
+        check_every: section
+            .read("check_every", duration)
+            .unwrap_or(Duration::from_secs(3_600)),
         fold_memory: section.read("fold_memory", size).unwrap_or(64 << 20),
         growth_settles: section
             .read("growth_settles", duration)

@@ -20,7 +20,10 @@ const DELETE_FOR: Duration = Duration::from_millis(100);
 
 /// Returns where this process keeps its indices.
 pub(crate) fn settings(config: &Config) -> TantivySettings {
-    TantivySettings::new(&config.data_dir, config.installation.clone())
+    TantivySettings {
+        check_every: config.worker.check_every,
+        ..TantivySettings::new(&config.data_dir, config.installation.clone())
+    }
 }
 
 /// A copy that this process serves to readers until this is dropped. Before the copy has passed its bar

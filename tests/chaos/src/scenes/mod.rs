@@ -3,9 +3,14 @@
 mod kafka;
 mod kafka_log;
 mod kafka_reads;
+mod operators;
 mod processes;
 mod processes_many;
 mod redis;
+mod redis_foreign;
+mod redis_refusing;
+mod tantivy;
+mod tantivy_disk;
 
 use chaos::stage::Stage;
 
@@ -28,4 +33,9 @@ pub(crate) const SCENES: &[&[Scene]] = &[
     kafka_log::SCENES,
     kafka_reads::SCENES,
     redis::SCENES,
+    redis_refusing::SCENES,
+    redis_foreign::SCENES,
+    tantivy::SCENES,
+    tantivy_disk::SCENES,
+    operators::SCENES,
 ];

@@ -1,0 +1,103 @@
+//! A disk that an index cannot use: full, or held by another process.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+use std::{fs, thread};
+
+use chaos::now;
+use chaos::stage::index::SEARCH;
+use chaos::stage::{Setting, Stage, V1};
+
+use super::Scene;
+
+pub(super) const SCENES: &[Scene] = &[
+    Scene {
+        name: "tantivy-full",
+        fault: "the disk of the index is full, and has room again later",
+        short: false,
+        play: full,
+    },
+    Scene {
+        name: "tantivy-lock",
+        fault: "another process holds the lock of the index at a start",
+        short: true,
+        play: lock,
+    },
+];
+
+/// A filesystem that lasts as long as this does.
+struct Mount(PathBuf);
+
+impl Mount {
+    /// Mounts something at a folder; `None` where that is not allowed here.
+    fn at(folder: &Path, arguments: &[&str]) -> Option<Self> {
+        let mount = Self(folder.to_owned());
+        mount.mount(arguments).then_some(mount)
+    }
+
+    fn mount(&self, arguments: &[&str]) -> bool {
+        let mut mount = Command::new("mount");
+        let done = mount.args(arguments).arg(&self.0).output();
+        done.is_ok_and(|done| done.status.success())
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        // The process may still be there: the folder goes with its last file.
+        let gone = Command::new("umount").arg("-l").arg(&self.0).status();
+        drop(gone);
+    }
+}
+
+/// Ends a scene that this account may not play.
+fn not_played(mut stage: Stage) -> Stage {
+    let why = "NOT PLAYED: to mount a filesystem one must be root";
+    stage.measured.push((why.to_owned(), Duration::ZERO));
+    stage
+}
+
+fn full(name: &str) -> Stage {
+    let mut stage = Stage::set(name, &Setting::default());
+    let data = stage.installation.run.data().to_owned();
+    fs::create_dir_all(&data).expect("a folder");
+    let Some(disk) = Mount::at(&data, &["-t", "tmpfs", "-o", "size=600m", "none"]) else {
+        return not_played(stage);
+    };
+    stage.go_on();
+    let documents = stage.found();
+    assert!(documents > 0, "there are documents");
+    assert!(disk.mount(&["-o", "remount,size=100m"]), "less room");
+    stage.await_shown(SEARCH, 1, "waiting", "make room");
+    thread::sleep(Duration::from_secs(3));
+    assert!(stage.found() > 0, "it serves what it has");
+    assert_eq!(stage.role(SEARCH, 1), "live");
+    assert!(disk.mount(&["-o", "remount,size=600m"]), "room again");
+    let mended = now();
+    stage.await_index_commit(1);
+    stage.measure("to the first new commit, from there being room", mended);
+    stage.await_shown(SEARCH, 1, "ok", "");
+    stage.end(1, V1);
+    stage
+}
+
+fn lock(name: &str) -> Stage {
+    let mut stage = Stage::begin(name, &Setting::default());
+    stage.installation.run.kill();
+    let path = stage.search_folder().join("v1-c0.lock");
+    let held = File::options().write(true).open(&path).expect("a lock");
+    held.lock().expect("nobody else has it");
+    stage.installation.run.start_ready();
+    stage.await_shown(SEARCH, 1, "waiting", "v1-c0.lock");
+    stage.assert_nothing_is_shown_as_empty(SEARCH);
+    drop(held);
+    let free = now();
+    stage.await_index_commit(1);
+    stage.measure("to the first new commit, from the lock's end", free);
+    stage.await_shown(SEARCH, 1, "ok", "");
+    assert!(stage.found() > 0, "it answers again");
+    stage.end(1, V1);
+    stage
+}
