@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::catalog::Catalog;
 use crate::lifecycle::Role;
+use crate::reports::Follower;
 use crate::versions::View;
 
 /// How many events a sink may be ahead of the catalog. Each is made up for by an event that says
@@ -43,7 +44,8 @@ pub struct Adoption {
     pub claims_from: u64,
     /// The highest number of each view that has one above the catalog's.
     pub numbers: BTreeMap<ViewName, VersionNumber>,
-    /// The lowest offset at which it may stand: above every epoch and mark in the sinks.
+    /// The lowest offset at which it may stand: above every epoch and mark in the sinks, and all that a
+    /// process has read of the catalog.
     pub at: Offset,
     /// Where sinks are ahead of the catalog, and what comes of it, in words. Empty where the backup
     /// holds all that happened.
@@ -51,12 +53,13 @@ pub struct Adoption {
 }
 
 impl Adoption {
-    /// Decides how a catalog is bound to topics, given all that its sinks hold.
+    /// Decides how the catalog that was read is bound to topics, given all that its sinks hold.
     ///
     /// `now` is the broker's time. Fewer than one claim a millisecond was ever made, so that it is
     /// above every token, also of those on a disk that nobody can look at now.
     #[must_use]
-    pub fn plan(catalog: &Catalog, to: ControlIdentity, found: &[Found], now: Timestamp) -> Self {
+    pub fn plan(state: &Follower, to: ControlIdentity, found: &[Found], now: Timestamp) -> Self {
+        let catalog = state.catalog();
         let claimed = found.iter().flat_map(|place| place.claimed.values());
         let highest = claimed.max().map_or(0, |highest| highest.saturating_add(1));
         let now = u64::try_from(now.0).unwrap_or(0);
@@ -67,12 +70,13 @@ impl Adoption {
             .flat_map(|place| place.retired.values())
             .copied();
         let above = epochs.chain(marks).max().map_or(Offset(0), Offset::next);
+        let read = state.reports().furthest().map(|(read, _)| read);
         Self {
             from: catalog.topics().cloned(),
             to,
             claims_from: now.max(highest).max(catalog.claims_from()),
             numbers: numbers(catalog, found),
-            at: catalog.next().max(above),
+            at: catalog.next().max(above).max(read.unwrap_or_default()),
             ahead: found
                 .iter()
                 .flat_map(|place| ahead(catalog, place))

@@ -106,7 +106,8 @@ impl CatalogClient {
         who: &str,
         new_id: Box<dyn FnMut() -> EventId + Send>,
     ) -> Result<Self, ClientError> {
-        let mut client = Self::open_unbound(log, who, new_id)?;
+        let mut client = Self::unopened(log, who, new_id);
+        client.follow_existing()?;
         client.state.check_identity(&mut *client.log)?;
         Ok(client)
     }
@@ -122,10 +123,8 @@ impl CatalogClient {
         new_id: Box<dyn FnMut() -> EventId + Send>,
     ) -> Result<Self, ClientError> {
         let mut client = Self::unopened(log, who, new_id);
-        if client.log.identity()?.is_none() {
-            return Err(FollowError::Missing.into());
-        }
-        client.refresh()?;
+        client.state = Follower::of_restored();
+        client.follow_existing()?;
         Ok(client)
     }
 
@@ -156,6 +155,13 @@ impl CatalogClient {
             who: who.to_owned(),
             new_id,
         }
+    }
+
+    fn follow_existing(&mut self) -> Result<(), ClientError> {
+        if self.log.identity()?.is_none() {
+            return Err(FollowError::Missing.into());
+        }
+        self.refresh()
     }
 
     /// Returns what was read so far.

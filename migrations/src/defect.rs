@@ -27,6 +27,8 @@ pub enum Defect {
     OneUnitSuffices,
     /// A version is deleted while a gateway may still route readers to it.
     GatewaysUnheard,
+    /// A catalog that ends before what others have read of it is decided on.
+    CutCatalogTaken,
     /// An event counts whatever revision it was decided on.
     StaleAccepted,
     /// What is decided after a newer program's event is decided as if it were not there.
@@ -42,7 +44,7 @@ pub enum Defect {
 #[cfg(feature = "mutations")]
 impl Defect {
     /// Those that a simulated history finds. The others are found by the exploration of every state.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::OldEvidence,
         Self::StaleAppendedAgain,
         Self::NeverTooLate,
@@ -53,5 +55,6 @@ impl Defect {
         Self::ExpiredUnanswered,
         Self::OneUnitSuffices,
         Self::GatewaysUnheard,
+        Self::CutCatalogTaken,
     ];
 }

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use materializer_model::defect::is_planted;
 use materializer_model::definition::Target;
 use materializer_model::ports::{
     ControlError, ControlIdentity, ControlLog, ControlRecord, ControlTopic,
@@ -17,6 +18,7 @@ use materializer_model::{
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::{Catalog, Verdict};
+use crate::defect::Defect;
 use crate::event::{Body, Envelope, NEVER, SCHEMA};
 use crate::versions::Version;
 
@@ -134,6 +136,17 @@ impl Reports {
     #[must_use]
     pub fn coordinators(&self) -> &BTreeMap<String, Heard<CoordinatorReport>> {
         &self.coordinators
+    }
+
+    /// Returns the furthest that anybody says to have read the catalog, and who does.
+    pub(crate) fn furthest(&self) -> Option<(Offset, String)> {
+        let gateways = self.gateways.iter();
+        let gateways = gateways.map(|(name, heard)| (heard.report.folded, GATEWAY, name));
+        let coordinators = self.coordinators.iter();
+        let coordinators =
+            coordinators.map(|(name, heard)| (heard.report.folded, COORDINATOR, name));
+        let (folded, kind, name) = gateways.chain(coordinators).max()?;
+        Some((folded, format!("{kind}{name}")))
     }
 
     /// Returns the newest append time among the progress records: a lower bound of the broker's time.
@@ -274,9 +287,22 @@ pub struct Follower {
     reports: Reports,
     progress_next: Offset,
     claims_next: Offset,
+    /// Whether the catalog was ever read as far as others had read it.
+    is_whole: bool,
+    /// Whether that may be less: it is being restored.
+    is_restored: bool,
 }
 
 impl Follower {
+    /// Follows a catalog that is being restored, and may be older than what others have read of it.
+    #[must_use]
+    pub(crate) fn of_restored() -> Self {
+        Self {
+            is_restored: true,
+            ..Self::default()
+        }
+    }
+
     /// Returns what the catalog's events add up to.
     #[must_use]
     pub fn catalog(&self) -> &Catalog {
@@ -313,12 +339,13 @@ impl Follower {
     /// Returns the catalog's records that were read, each with whether it counts.
     ///
     /// # Errors
-    /// [`ControlError`]; what was read before it is taken in, and reading goes on from there.
+    /// [`ControlError`]; what was read before it is taken in, and reading goes on from there. `Lost`
+    /// also where others have read the catalog further than it goes: nothing of it is taken in then.
     pub fn follow(
         &mut self,
         log: &mut dyn ControlLog,
     ) -> Result<Vec<(ControlRecord, Verdict)>, ControlError> {
-        let folded = self.follow_catalog(log)?;
+        let mut folded = self.follow_catalog(log)?;
         let mut records = Vec::new();
         let end = log.read(ControlTopic::Progress, self.progress_next, &mut records)?;
         for record in records.drain(..) {
@@ -330,7 +357,31 @@ impl Follower {
             self.reports.fold_claim(&record);
         }
         self.claims_next = end;
+        if self.lacks().is_some() {
+            // What others had read when they said so was there before they did.
+            folded.extend(self.follow_catalog(log)?);
+        }
+        match self.lacks().filter(|_| !self.is_restored) {
+            None => self.is_whole = true,
+            Some(_) if is_planted(Defect::CutCatalogTaken) => {}
+            Some((read, who)) => {
+                let end = self.catalog.next();
+                if !self.is_whole {
+                    *self = Self::default();
+                }
+                return Err(ControlError::Lost(format!(
+                    "the catalog ends at {end}, and `{who}` had read it up to {read}: it was cut back; \
+                     restore it with `materializer catalog import`"
+                )));
+            }
+        }
         Ok(folded)
+    }
+
+    /// Returns how far somebody has read the catalog, and who, where that is further than it goes.
+    fn lacks(&self) -> Option<(Offset, String)> {
+        let furthest = self.reports.furthest();
+        furthest.filter(|(read, _)| *read > self.catalog.next())
     }
 
     fn follow_catalog(

@@ -5,17 +5,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use materializer_migrations::client::{ClientError, Outcome};
+use materializer_migrations::client::{CatalogClient, ClientError, Outcome};
 use materializer_migrations::coordinator::CoordinatorError;
 use materializer_migrations::versions::Soak;
-use materializer_migrations::{Follower, Role, Verb};
+use materializer_migrations::{Adoption, Follower, Role, Verb};
 use materializer_model::memory::{MeddledControlLog, MemoryControlLog};
 use materializer_model::ports::{AliasPointer, ControlError, ControlLog, ControlTopic, SinkAdmin};
 use materializer_model::{Offset, VersionNumber};
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::coordinator::{soak, two_versions};
-use crate::sample::{apply, definition, promote, rollback, view};
+use crate::sample::{apply, definition, ids, promote, rollback, view};
 
 /// What happens to one append.
 #[derive(Clone, Copy, Debug)]
@@ -299,4 +299,44 @@ fn topics_that_the_catalog_is_not_bound_to_are_refused() {
     let mut log = other.log();
     log.create().expect("created");
     assert!(state.check_identity(&mut log).is_err());
+}
+
+#[test]
+fn a_catalog_that_was_cut_back_is_decided_on_by_nobody_whenever_they_began() {
+    let mut world = two_versions();
+    let before = world.events().len();
+    assert_eq!(world.ask(promote(2)), Outcome::Done);
+    world.until("v2 leads", |w| w.alias() == (Some(2), Some(2)));
+    let ends = Offset(u64::try_from(before).expect("few"));
+    world.control.cut_back(ends);
+
+    let old = world.coordinators.remove(0);
+    let new = world.coordinator("c1", Box::new(world.control.log()));
+    for (age, mut coordinator) in [("old", old), ("new", new)] {
+        for _ in 0..100 {
+            world.clock.advance(Duration::from_millis(200));
+            let stepped = coordinator.step();
+            let told = matches!(&stepped, Err(CoordinatorError::Stopped(why)) if why.contains("the catalog ends at"));
+            assert!(told, "{age}: {stepped:?}");
+        }
+    }
+    let client = CatalogClient::open(Box::new(world.control.log()), "eve", ids("eve"));
+    assert!(client.is_err(), "nobody asks for anything either");
+    assert_eq!(world.events().len(), before, "nothing was appended");
+    assert_eq!(world.alias().1, Some(2), "readers stay where they were");
+
+    // Restored into the same topics it stands above all that was read of it.
+    world.clock.advance(Duration::from_secs(1));
+    let adopter = CatalogClient::open_unbound(Box::new(world.control.log()), "ada", ids("adopter"));
+    let mut adopter = adopter.expect("opened");
+    let topics = world.control.log().identity().expect("memory answers");
+    let now = adopter.now().expect("memory answers");
+    let topics = topics.expect("they are there");
+    let adoption = Adoption::plan(adopter.state(), topics, &[], now);
+    adopter.adopt(adoption, "").expect("adopted");
+    let mut next = world.coordinator("c3", Box::new(world.control.log()));
+    for _ in 0..10 {
+        world.clock.advance(Duration::from_secs(1));
+        next.step().expect("it decides again");
+    }
 }

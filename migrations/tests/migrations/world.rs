@@ -171,7 +171,7 @@ impl World {
         let now = world.client.now().expect("memory answers");
         let topics = world.control.log().identity().expect("memory answers");
         let adoption = Adoption::plan(
-            world.client.state().catalog(),
+            world.client.state(),
             topics.expect("made above"),
             &[found(&world.store)],
             now,

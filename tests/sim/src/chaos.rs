@@ -66,11 +66,15 @@ impl Shared {
     /// Lets an event happen, unless the history leaves it out. It, and all that it causes at once, has
     /// choices of its own, so that the others stay as they are without it.
     pub(crate) fn event(&self, number: u64, does: impl FnOnce()) {
+        if self.lock().history.has(number) {
+            self.with_choices(number, does);
+        }
+    }
+
+    /// Lets something happen that no history leaves out, with choices of its own.
+    pub(crate) fn with_choices(&self, number: u64, does: impl FnOnce()) {
         let outer = {
             let mut chaos = self.lock();
-            if !chaos.history.has(number) {
-                return;
-            }
             let choices = Random::of_event(chaos.history.seed, number);
             std::mem::replace(&mut chaos.random, choices)
         };

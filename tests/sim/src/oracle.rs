@@ -46,6 +46,9 @@ pub struct Oracle {
     written: BTreeMap<i32, Vec<Written>>,
     compacted: bool,
     cut: Option<Cut>,
+    /// The records that somebody asked to pass over, by partition and offset. Whether one was taken in before
+    /// that is not known here.
+    skipped: BTreeSet<(i32, u64)>,
 }
 
 /// What a sink must hold at some positions.
@@ -53,7 +56,8 @@ pub struct Oracle {
 pub struct Expected {
     /// The rows by key.
     pub rows: BTreeMap<String, String>,
-    /// Keys that a later record of a compacted topic may already have made unknown below.
+    /// Keys that a later record of a compacted topic may already have made unknown below, and those of records
+    /// that somebody asked to pass over.
     pub unsure: BTreeSet<String>,
     /// The poison passed so far, by partition and offset.
     pub poison: BTreeSet<(i32, u64)>,
@@ -94,6 +98,11 @@ impl Oracle {
                 record.fate = if commit { Fate::Visible } else { Fate::Aborted };
             }
         }
+    }
+
+    /// Notes that a record is to be passed over by whoever has not read it yet.
+    pub fn skipped(&mut self, partition: i32, offset: u64) {
+        self.skipped.insert((partition, offset));
     }
 
     /// Notes that a partition lost, once, what stood from an offset on. Who had read that before may still
@@ -155,6 +164,9 @@ impl Oracle {
                 expected.unsure.insert(record.key.clone());
             }
             return;
+        }
+        if self.skipped.contains(&(partition, record.offset)) {
+            expected.unsure.insert(record.key.clone());
         }
         if let Some(row) = self.row(&record.value) {
             expected.rows.remove(&record.key);

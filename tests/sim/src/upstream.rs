@@ -326,13 +326,33 @@ impl Upstream {
         self.reads_lost(until)
     }
 
+    /// Says whether a marker was cut away just past which something is stored, and the leader of which is not
+    /// known: a known gap, after which nothing is promised.
+    pub(crate) fn nobody_can_tell(&self, stored: &Stored) -> bool {
+        let checkpoint = stored.checkpoint.as_ref();
+        checkpoint.is_some_and(|at| self.reads_lost(at).is_none())
+            || self.parts_are_lost(stored).is_none()
+    }
+
+    /// Says whether a checkpoint is of a topic that was there under the same name before: of such a unit it
+    /// counts that it says so.
+    pub(crate) fn is_of_another(&self, checkpoint: &Checkpoint) -> bool {
+        let facts = self.log.facts_of(&self.topic).expect("it is there");
+        checkpoint
+            .topics
+            .get(&self.topic)
+            .is_some_and(|at| at.id != facts.id)
+    }
+
     /// Makes the topic anew, with as many partitions and other records, more or fewer.
     pub(crate) fn recreate(&mut self) {
         self.shared.note("the topic is made anew".into());
         let settings = TopicSettings::kept(self.partitions);
         self.log.create(&self.topic, settings);
         self.oracle = Oracle::new(false);
+        self.compacted = false;
         self.open = None;
+        self.markers.clear();
         for _ in 0..self.shared.below(300) {
             self.produce();
         }

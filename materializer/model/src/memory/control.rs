@@ -5,12 +5,17 @@ use std::sync::{Arc, Mutex};
 
 use super::clock::ManualClock;
 use super::lock;
+use crate::clock::Timestamp;
 use crate::offset::{Offset, TopicId};
 use crate::ports::{ControlError, ControlIdentity, ControlLog, ControlRecord, ControlTopic};
 
 #[derive(Debug, Default)]
 struct Topics {
     created: bool,
+    /// How often they were made anew.
+    renewals: u64,
+    /// How far the broker's clock is ahead of the one that moves it, in milliseconds.
+    ahead_ms: i64,
     records: BTreeMap<ControlTopic, Vec<ControlRecord>>,
 }
 
@@ -39,8 +44,32 @@ impl MemoryControl {
         MemoryControlLog(self.clone())
     }
 
-    fn identity(&self) -> ControlIdentity {
-        let id = |topic: ControlTopic| TopicId(format!("{}.{}", self.installation, topic.as_str()));
+    /// Sets the broker's clock ahead, or back.
+    pub fn set_ahead(&self, ms: i64) {
+        lock(&self.topics).ahead_ms = ms;
+    }
+
+    /// Cuts the catalog back: a leader is elected that lacks what stood from `to` on.
+    pub fn cut_back(&self, to: Offset) {
+        let mut topics = lock(&self.topics);
+        let catalog = topics.records.entry(ControlTopic::Catalog).or_default();
+        catalog.retain(|record| record.offset < to);
+    }
+
+    /// Makes the topics anew under the same names: nothing of them is left.
+    pub fn renew(&self) {
+        let mut topics = lock(&self.topics);
+        topics.records.clear();
+        topics.renewals += 1;
+    }
+
+    fn identity(&self, renewals: u64) -> ControlIdentity {
+        let age = match renewals {
+            0 => String::new(),
+            times => format!(".{times}"),
+        };
+        let id =
+            |topic: ControlTopic| TopicId(format!("{}.{}{age}", self.installation, topic.as_str()));
         ControlIdentity {
             cluster: "memory".into(),
             catalog: id(ControlTopic::Catalog),
@@ -60,12 +89,15 @@ fn missing() -> ControlError {
 
 impl ControlLog for MemoryControlLog {
     fn create(&mut self) -> Result<ControlIdentity, ControlError> {
-        lock(&self.0.topics).created = true;
-        Ok(self.0.identity())
+        let mut topics = lock(&self.0.topics);
+        topics.created = true;
+        Ok(self.0.identity(topics.renewals))
     }
 
     fn identity(&mut self) -> Result<Option<ControlIdentity>, ControlError> {
-        Ok(lock(&self.0.topics).created.then(|| self.0.identity()))
+        let topics = lock(&self.0.topics);
+        let identity = || self.0.identity(topics.renewals);
+        Ok(topics.created.then(identity))
     }
 
     fn append(
@@ -74,8 +106,8 @@ impl ControlLog for MemoryControlLog {
         key: Option<&str>,
         value: Option<&[u8]>,
     ) -> Result<Offset, ControlError> {
-        let appended = self.0.clock.now();
         let mut topics = lock(&self.0.topics);
+        let appended = Timestamp(self.0.clock.now().0 + topics.ahead_ms);
         if !topics.created {
             return Err(missing());
         }

@@ -54,7 +54,7 @@ impl Derive for Plain {
     }
 }
 
-/// The claim that is held by the worker, for ever.
+/// The claim that is the newest one for ever.
 struct Held(Token);
 
 impl Claims for Held {
@@ -173,6 +173,8 @@ pub(crate) struct Bench {
     pub(crate) unit: Unit,
     /// How many keys the sink writes at once.
     pub(crate) part_keys: usize,
+    /// The newest claim of the unit, where that is not the next worker's.
+    pub(crate) claimed: Option<Token>,
     /// Whether the broker delivers nothing to the next worker.
     pub(crate) hears_nothing: bool,
     /// What the observer tells the next worker of topics before it is asked anew; `None` is how they are.
@@ -208,6 +210,7 @@ impl Bench {
             topic,
             unit,
             part_keys: usize::MAX,
+            claimed: None,
             hears_nothing: false,
             told: None,
         }
@@ -258,7 +261,7 @@ impl Bench {
                 acknowledged: self.letters.clone(),
                 lose: Arc::clone(&self.lose_letters),
             }),
-            claims: Box::new(Held(token.clone())),
+            claims: Box::new(Held(self.claimed.as_ref().unwrap_or(&token).clone())),
             clock,
         };
         let settings = Settings {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use materializer_model::definition::{Order, Partitioner};
 use materializer_model::memory::{MemoryRecord, TopicSettings};
 use materializer_model::progress::{Feed, Health, Phase};
-use materializer_model::{Offset, Partition};
-use materializer_replay::Pacing;
+use materializer_model::{CatalogId, ClaimId, Offset, Partition, Token};
+use materializer_replay::{Pacing, Step};
 
 use crate::bench::{Bench, rows};
 
@@ -249,4 +249,18 @@ fn a_unit_with_nothing_to_write_is_well_and_commits_now_and_then() {
     }
     let commits = worker.work().commits - before;
     assert!((9..=10).contains(&commits), "{commits}");
+}
+
+#[test]
+fn a_worker_whose_claim_is_not_the_newest_leaves_the_unit_before_it_touches_the_sink() {
+    let mut bench = Bench::new(TopicSettings::kept(1));
+    let newest = Token {
+        catalog: CatalogId::new("catalog"),
+        claim_offset: 2,
+        claim: ClaimId::new("2"),
+    };
+    bench.claimed = Some(newest.clone());
+    let mut late = bench.worker(1);
+    assert_eq!(late.step(&bench.directive), Step::Fenced(newest));
+    assert_eq!(bench.store.owner(&bench.unit), None);
 }

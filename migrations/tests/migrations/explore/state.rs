@@ -109,6 +109,10 @@ impl Heard {
                 report(&mut log, &version(number), &said);
             }
             let folded = gateway.0;
+            for _ in 0..folded {
+                log.append(ControlTopic::Catalog, None, None)
+                    .expect("appended");
+            }
             let value =
                 format!(r#"{{"process":"g","sequence":1,"folded":{folded},"address":null}}"#);
             log.append(

@@ -116,22 +116,13 @@ fn live(world: &mut World) -> Result<(), String> {
             }
             lost = true;
         }
-        if nobody_can_tell(world) {
+        if world.upstream.nobody_can_tell(&world.stored()) {
             return Ok(());
         }
         world.check_owner()?;
         check(world, loss, lost && loss.stops_writing())?;
     }
     calm(world, loss, lost)
-}
-
-/// Says whether a marker was cut away that a checkpoint is just past, and does not know the leader of: a
-/// known gap, after which nothing is promised.
-fn nobody_can_tell(world: &World) -> bool {
-    let stored = world.stored();
-    let checkpoint = stored.checkpoint.as_ref();
-    checkpoint.is_some_and(|at| world.upstream.reads_lost(at).is_none())
-        || world.upstream.parts_are_lost(&stored).is_none()
 }
 
 /// Lets one thing happen.
@@ -270,7 +261,7 @@ fn calm(world: &mut World, loss: Loss, lost: bool) -> Result<(), String> {
         world.step();
         world.record_growth();
         check(world, loss, lost && loss.stops_writing())?;
-        if nobody_can_tell(world) {
+        if world.upstream.nobody_can_tell(&world.stored()) {
             return Ok(());
         }
         let stored = world.stored();

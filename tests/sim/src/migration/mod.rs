@@ -6,6 +6,7 @@ mod gateway;
 mod operator;
 mod pool;
 mod sinks;
+mod trouble;
 mod views;
 mod witness;
 mod world;
@@ -17,6 +18,7 @@ use materializer_migrations::{Role, Verb};
 use materializer_model::definition::Promotion;
 use materializer_model::ports::{AliasPointer, SinkAdmin};
 
+use self::trouble::Trouble;
 use self::views::{apply, view};
 use self::world::{Stage, World};
 use crate::{History, Outcome};
@@ -51,6 +53,13 @@ fn live(stage: &Stage) -> Result<(), String> {
         stage.happen();
     }
     stage.calm();
+    if stage.lock().is_deciding_over() {
+        return until(
+            stage,
+            "nobody decides anything",
+            World::has_stopped_deciding,
+        );
+    }
     settle(stage)?;
     find_a_way_out(stage)
 }
@@ -123,7 +132,8 @@ fn at_the_end(world: &World) -> bool {
         .filter(|version| version.role.is_fed());
     fed.all(|version| {
         version.units().all(|unit| {
-            if world.witness.is_damaged(&unit) {
+            let stored = world.servers.stored(&unit);
+            if world.witness.is_damaged(&unit) || world.upstream.nobody_can_tell(&stored) {
                 return true;
             }
             let checkpoint = world.servers.store.checkpoint(&unit);
@@ -158,6 +168,25 @@ fn ask(stage: &Stage, verb: Verb) -> Result<(), String> {
 
 /// From whatever state there is: a new version becomes live, the old ones go, and then all of it.
 fn find_a_way_out(stage: &Stage) -> Result<(), String> {
+    // Of a topic that grew no version can be built in order: what is there serves until it is given up.
+    if stage.lock().trouble != Trouble::Grown {
+        bring_the_last_edition(stage)?;
+    }
+    ask(
+        stage,
+        Verb::Retire {
+            view: view(),
+            version: None,
+        },
+    )?;
+    until(stage, "nothing is left", |world| {
+        let view = world.witness.catalog().view(&view());
+        let mut versions = view.into_iter().flat_map(|view| view.versions.values());
+        versions.all(|version| version.role == Role::Retired) && stored_alias(world).is_none()
+    })
+}
+
+fn bring_the_last_edition(stage: &Stage) -> Result<(), String> {
     let shards = stage.lock().upstream.shards;
     let last = apply(LAST_EDITION, shards, SOAK, Promotion::Auto, true, false);
     ask(stage, last)?;
@@ -169,7 +198,7 @@ fn find_a_way_out(stage: &Stage) -> Result<(), String> {
     until(stage, "the last edition is live", is_last)?;
     let damaged = versions(stage, |version| version.role == Role::Standby)
         .into_iter()
-        .filter(|id| stage.lock().witness.has_damaged(id));
+        .filter(|id| stage.lock().has_lost_data(id));
     for standby in damaged {
         ask(
             stage,
@@ -191,18 +220,6 @@ fn find_a_way_out(stage: &Stage) -> Result<(), String> {
             .view(&view())
             .and_then(|v| v.pointer());
         pointer == stored_alias(world)
-    })?;
-    ask(
-        stage,
-        Verb::Retire {
-            view: view(),
-            version: None,
-        },
-    )?;
-    until(stage, "nothing is left", |world| {
-        let view = world.witness.catalog().view(&view());
-        let mut versions = view.into_iter().flat_map(|view| view.versions.values());
-        versions.all(|version| version.role == Role::Retired) && stored_alias(world).is_none()
     })
 }
 

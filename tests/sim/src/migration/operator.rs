@@ -83,8 +83,8 @@ impl Operator {
                 version: some,
                 at: Origin {
                     topic: Topic::new("t"),
-                    partition: Partition(0),
-                    offset: Offset(1_000_000), // far above every record
+                    partition: Partition(i32::try_from(shared.below(3)).expect("small")),
+                    offset: Offset(shared.below(300)),
                 },
             },
             91..95 => Verb::Retire {

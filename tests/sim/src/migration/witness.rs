@@ -14,6 +14,7 @@ use materializer_model::{Checkpoint, Offset, Timestamp, Unit, VersionId, Version
 use std::time::Duration;
 
 use super::gateway::GATEWAY_KEY;
+use super::trouble::Trouble;
 use super::views::{edition, version, view};
 use crate::chaos::Shared;
 use crate::servers::{Servers, Stored};
@@ -34,6 +35,9 @@ struct Well {
 }
 
 pub(super) struct Witness {
+    trouble: Trouble,
+    /// Whether the trouble was there that comes once.
+    has_trouble: bool,
     shared: Shared,
     servers: Servers,
     log: MemoryControlLog,
@@ -60,8 +64,10 @@ pub(super) struct Witness {
 }
 
 impl Witness {
-    pub(super) fn new(shared: &Shared, servers: &Servers) -> Self {
+    pub(super) fn new(shared: &Shared, servers: &Servers, trouble: Trouble) -> Self {
         Self {
+            trouble,
+            has_trouble: false,
             shared: shared.clone(),
             servers: servers.clone(),
             log: servers.control.log(),
@@ -97,9 +103,41 @@ impl Witness {
             .is_some_and(|lost| appended.since(lost) <= EVIDENCE * 2)
     }
 
-    /// Says whether a unit has said that its data is lost, which can be.
+    /// Notes that the trouble was there that comes once.
+    pub(super) fn trouble_came(&mut self) {
+        self.has_trouble = true;
+        self.compared.clear();
+    }
+
+    /// By how much two append times may be further apart, or closer, than what they are of.
+    fn slack(&self) -> Duration {
+        match self.trouble {
+            Trouble::ClocksJump(most) => Duration::from_millis(2 * most),
+            Trouble::None
+            | Trouble::SinkLoses
+            | Trouble::Grown
+            | Trouble::Cut
+            | Trouble::Recreated
+            | Trouble::CatalogCut
+            | Trouble::CatalogReplaced => Duration::ZERO,
+        }
+    }
+
+    /// Says whether a unit has said that its data is lost, or that it cannot go on, which can be.
     pub(super) fn is_damaged(&self, unit: &Unit) -> bool {
-        self.lost_at.is_some() && matches!(self.healths.get(unit), Some(Health::Damaged { .. }))
+        let health = self.healths.get(unit);
+        let is_damaged = matches!(health, Some(Health::Damaged { .. }));
+        let has_failed = matches!(health, Some(Health::Failed { .. }));
+        match self.trouble {
+            Trouble::SinkLoses => self.lost_at.is_some() && is_damaged,
+            Trouble::Recreated => self.has_trouble && is_damaged,
+            Trouble::Grown => self.has_trouble && has_failed,
+            Trouble::Cut => self.has_trouble && (is_damaged || has_failed),
+            Trouble::None
+            | Trouble::ClocksJump(_)
+            | Trouble::CatalogCut
+            | Trouble::CatalogReplaced => false,
+        }
     }
 
     /// Says whether a version has such a unit.
@@ -113,8 +151,17 @@ impl Witness {
     }
 
     /// Looks at all that happened since it looked last.
-    pub(super) fn look(&mut self, upstream: &Upstream) -> Result<(), String> {
-        self.hear();
+    pub(super) fn look(&mut self, upstream: &mut Upstream) -> Result<(), String> {
+        // Of a catalog that is not the one that it was nothing counts: what it led to stays.
+        if !(self.has_trouble && self.trouble.ends_deciding()) {
+            self.hear();
+            self.read_on(upstream)?;
+        }
+        self.check_readers()?;
+        self.check_stored(upstream)
+    }
+
+    fn read_on(&mut self, upstream: &mut Upstream) -> Result<(), String> {
         let mut records = Vec::new();
         self.log
             .read(ControlTopic::Catalog, self.catalog.next(), &mut records)
@@ -130,13 +177,15 @@ impl Witness {
             let words = format!("{subject} {}", describe(&event.body));
             self.shared
                 .note(format!("catalog {}: {words}: {verdict:?}", record.offset));
+            if let Body::Skipped { at, .. } = &event.body {
+                upstream.oracle.skipped(at.partition.0, at.offset.0);
+            }
             if verdict == Verdict::Accepted {
                 self.judge(&before, &event, record.offset, record.appended)
                     .map_err(|why| format!("{why}, by the event at {}: {words}", record.offset))?;
             }
         }
-        self.check_readers()?;
-        self.check_stored(upstream)
+        Ok(())
     }
 
     /// Takes in what units report.
@@ -169,8 +218,8 @@ impl Witness {
             }
         }
         let newest = self.servers.clock.now();
-        self.well
-            .retain(|well| newest.since(well.appended) <= EVIDENCE * 2);
+        let kept = EVIDENCE * 2 + self.slack();
+        self.well.retain(|well| newest.since(well.appended) <= kept);
     }
 
     fn hear_gateway(&mut self, report: &[u8], appended: Timestamp) {
@@ -203,7 +252,8 @@ impl Witness {
             Body::Promoted { version, .. } | Body::RolledBack { version, .. } => {
                 let since = appended.minus(EVIDENCE);
                 let since = asked.map_or(since, |asked| since.max(asked.at.appended));
-                self.was_well(version, since, appended)?;
+                let slack = self.slack();
+                self.was_well(version, since.minus(slack), appended.plus(slack))?;
                 self.promoted.insert(at, version.number);
                 self.soaks = None;
             }
@@ -227,11 +277,14 @@ impl Witness {
             Body::Retiring { version } => {
                 let changed = before.version(version).map(|version| &version.changed);
                 let changed = changed.ok_or("there is no such version")?;
+                let (late, gone) = (
+                    EVIDENCE + self.slack(),
+                    GATEWAY_FORGOTTEN.saturating_sub(self.slack()),
+                );
                 let is_behind = self.gateway.as_ref().is_some_and(|(report, heard)| {
                     // One that came just now may have come after the decision.
                     let since = appended.since(*heard);
-                    report.folded <= changed.offset
-                        && (EVIDENCE..GATEWAY_FORGOTTEN).contains(&since)
+                    report.folded <= changed.offset && (late..gone).contains(&since)
                 });
                 if appended < changed.appended.plus(DRAIN) || is_behind {
                     return Err("readers may still use it".into());
@@ -381,8 +434,12 @@ impl Witness {
                 if self.compared.get(&unit) == Some(&checkpoint) {
                     continue;
                 }
+                let stored = self.servers.stored(&unit);
+                if upstream.nobody_can_tell(&stored) || upstream.is_of_another(&checkpoint) {
+                    continue;
+                }
                 upstream
-                    .compare(&self.servers.stored(&unit), edition(&version.definition))
+                    .compare(&stored, edition(&version.definition))
                     .map_err(|why| format!("`{unit}` {why}"))?;
                 self.compared.insert(unit, checkpoint);
             }

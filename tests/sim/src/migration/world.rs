@@ -3,20 +3,23 @@
 //! One loop lets one thing happen after the other. While a process works, its seat is empty; where it
 //! falls asleep between two port calls, the loop goes on inside of it, and so the others do.
 
+use std::collections::BTreeSet;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
-use materializer_migrations::{CatalogClient, Coordinator, CoordinatorError, Settings};
+use materializer_migrations::{CatalogClient, Coordinator, CoordinatorError, Follower, Settings};
 use materializer_model::memory::StoreImage;
-use materializer_model::ports::ControlLog;
-use materializer_model::{EventId, ProcessId};
+use materializer_model::ports::{ControlLog, ControlTopic};
+use materializer_model::{EventId, Offset, ProcessId, Unit, VersionId};
 
 use super::control::{DECIDED, SimControl};
 use super::gateway::Gateway;
 use super::operator::Operator;
 use super::pool::Pool;
 use super::sinks::SimSinks;
+use super::trouble::Trouble;
+use super::views::view;
 use super::witness::{DRAIN, Witness};
 use crate::History;
 use crate::chaos::{Crash, Doom, Fate, Life, Meanwhile, Shared};
@@ -45,6 +48,9 @@ const SEATS: [(Kind, &str); 7] = [
 
 /// How often each seat but the operators' is picked: workers have the most to do.
 const PICKS: [usize; 13] = [0, 0, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4];
+/// The number of the event in which trouble comes: no other has it.
+const TROUBLE: u64 = u64::MAX;
+
 /// The seats of the operators, who do little.
 const OPERATORS: [usize; 2] = [5, 6];
 
@@ -64,7 +70,7 @@ impl Actor {
     /// Does its next bit of work. Faults of servers are its daily life.
     ///
     /// # Errors
-    /// Where it gave up for good.
+    /// Where a coordinator decides nothing any more.
     fn step(&mut self) -> Result<(), String> {
         match &mut self.process {
             Process::Coordinator(coordinator) => match coordinator.step() {
@@ -77,6 +83,14 @@ impl Actor {
             }
             Process::Gateway(gateway) => gateway.step().or(Ok(())),
             Process::Operator(operator) => operator.step().or(Ok(())),
+        }
+    }
+
+    /// Says whether it is a coordinator that has not read a catalog yet.
+    fn knows_no_catalog(&self) -> bool {
+        match &self.process {
+            Process::Coordinator(coordinator) => coordinator.state().catalog().id().is_none(),
+            Process::Pool(_) | Process::Gateway(_) | Process::Operator(_) => false,
         }
     }
 }
@@ -94,11 +108,14 @@ pub(super) struct World {
     pub(super) servers: Servers,
     pub(super) upstream: Upstream,
     pub(super) witness: Witness,
-    /// Whether the sink's server loses data.
-    loses: bool,
+    pub(super) trouble: Trouble,
+    /// When trouble that comes once is due: with so many events left. `None` once it was there.
+    due: Option<u64>,
     images: Vec<StoreImage>,
     seats: Vec<Seat>,
     started: u64,
+    /// The coordinators that said last that they decide nothing.
+    pub(super) stopped: BTreeSet<usize>,
     /// How many more things happen before it is calm.
     pub(super) events_left: u64,
     /// The first promise that was broken.
@@ -112,19 +129,25 @@ pub(super) struct Stage(Arc<Mutex<World>>);
 impl Stage {
     pub(super) fn new(history: &History, events: u64) -> Self {
         let shared = Shared::new(history);
-        let servers = Servers::new();
+        let mut servers = Servers::new();
+        if shared.chance(400) {
+            servers.part_keys = 2;
+        }
         let upstream = Upstream::new(&shared, &servers);
-        let witness = Witness::new(&shared, &servers);
-        let loses = shared.chance(250);
+        let trouble = Trouble::choose(&shared);
+        let due = events / 4 + shared.below(events / 2);
+        let witness = Witness::new(&shared, &servers, trouble);
         Self(Arc::new(Mutex::new(World {
             shared,
             servers,
             upstream,
             witness,
-            loses,
+            trouble,
+            due: Some(due).filter(|_| trouble.comes_once()),
             images: Vec::new(),
             seats: SEATS.iter().map(|_| Seat::Vacant).collect(),
             started: 0,
+            stopped: BTreeSet::new(),
             events_left: events,
             broken: None,
         })))
@@ -145,6 +168,9 @@ impl Stage {
             if world.broken.is_some() {
                 return;
             }
+            if world.due.is_some_and(|due| left <= due) {
+                world.trouble_comes();
+            }
             (world.shared.clone(), left)
         };
         shared.event(left, || self.event());
@@ -161,8 +187,8 @@ impl Stage {
             150..250 => world.pass(),
             250..270 => world.shared.arrive(),
             270..290 => world.doom(),
-            290..294 if world.loses => world.save(),
-            294..298 if world.loses => world.fail_over(),
+            290..294 if world.trouble == Trouble::SinkLoses => world.save(),
+            294..298 => world.trouble_goes_on(),
             event => {
                 let at = if event < 320 {
                     OPERATORS[world.shared.index(OPERATORS.len())]
@@ -194,7 +220,14 @@ impl Stage {
         let outcome = panic::catch_unwind(AssertUnwindSafe(|| actor.step()));
         let mut world = self.lock();
         match outcome {
-            Ok(Ok(())) => world.seats[at] = Seat::Here(actor),
+            Ok(Ok(())) => {
+                world.stopped.remove(&at);
+                world.seats[at] = Seat::Here(actor);
+            }
+            Ok(Err(_)) if world.is_deciding_over() => {
+                world.stopped.insert(at);
+                world.seats[at] = Seat::Here(actor);
+            }
             Ok(Err(why)) => {
                 let name = &actor.life.name;
                 world.broken = Some(format!("{name} gave up: {why}"));
@@ -209,6 +242,10 @@ impl Stage {
         let (kind, name) = SEATS[at];
         let (life, servers, shards) = {
             let mut world = self.lock();
+            if kind == Kind::Coordinator && world.catalog_is_missed() {
+                world.stopped.insert(at);
+                return None;
+            }
             world.started += 1;
             let process = format!("{name}-{}", world.started);
             world.shared.note(format!("{process} starts"));
@@ -265,7 +302,14 @@ impl Stage {
                 actor.life.doom(None);
             }
         }
+        if world.is_deciding_over() {
+            // Whoever begins now must see it, too.
+            world.stopped.clear();
+            world.seats.iter_mut().for_each(|seat| *seat = Seat::Vacant);
+        }
+        world.servers.control.set_ahead(0);
         world.upstream.end_transaction();
+        world.upstream.grow_back();
         while !world.shared.lock().late.is_empty() {
             world.shared.arrive();
             world.look();
@@ -309,6 +353,139 @@ impl World {
         self.servers.clock.advance(Duration::from_millis(span));
     }
 
+    /// Lets the trouble come that comes once, with choices of its own.
+    fn trouble_comes(&mut self) {
+        let shared = self.shared.clone();
+        shared.with_choices(TROUBLE, || {
+            let (trouble, view) = (self.trouble, self.witness.catalog().view(&view()));
+            let units: Vec<Unit> = view
+                .into_iter()
+                .flat_map(|view| view.versions.values())
+                .flat_map(|version| version.units())
+                .filter(|unit| self.servers.store.owner(unit).is_some())
+                .collect();
+            let has_come = match trouble {
+                Trouble::None | Trouble::SinkLoses | Trouble::ClocksJump(_) => false,
+                Trouble::Grown => {
+                    self.upstream.grow();
+                    true
+                }
+                Trouble::Recreated => {
+                    self.upstream.recreate();
+                    true
+                }
+                Trouble::Cut if units.is_empty() => false,
+                Trouble::Cut => {
+                    let unit = &units[shared.index(units.len())];
+                    self.upstream.cut(&self.servers.stored(unit));
+                    true
+                }
+                Trouble::CatalogCut => self.cut_catalog(),
+                // What a coordinator does that was about to begin a catalog is another history.
+                Trouble::CatalogReplaced if units.is_empty() || self.is_anybody_away() => false,
+                Trouble::CatalogReplaced => {
+                    self.servers.control.renew();
+                    for seat in &mut self.seats {
+                        if matches!(seat, Seat::Here(actor) if actor.knows_no_catalog()) {
+                            *seat = Seat::Vacant;
+                        }
+                    }
+                    true
+                }
+            };
+            if has_come {
+                shared.note(format!("trouble: {trouble:?}"));
+                self.due = None;
+                self.witness.trouble_came();
+            }
+        });
+    }
+
+    /// Lets the trouble come that comes again and again.
+    fn trouble_goes_on(&mut self) {
+        match self.trouble {
+            Trouble::SinkLoses => self.fail_over(),
+            Trouble::ClocksJump(most) => {
+                let ahead = self.shared.below(2 * most + 1);
+                let ahead =
+                    i64::try_from(ahead).expect("small") - i64::try_from(most).expect("small");
+                self.shared
+                    .note(format!("the broker's clock is {ahead} ms ahead"));
+                self.servers.control.set_ahead(ahead);
+            }
+            Trouble::None
+            | Trouble::Grown
+            | Trouble::Cut
+            | Trouble::Recreated
+            | Trouble::CatalogCut
+            | Trouble::CatalogReplaced => {}
+        }
+    }
+
+    /// Cuts the catalog back to well below what somebody has said to have read of it; says whether there
+    /// is as much.
+    fn cut_catalog(&mut self) -> bool {
+        let mut follower = Follower::default();
+        if follower.follow(&mut self.servers.control.log()).is_err() {
+            return false;
+        }
+        let reports = follower.reports();
+        let gateways = reports.gateways().values().map(|heard| heard.report.folded);
+        let coordinators = reports.coordinators().values();
+        let read = gateways
+            .chain(coordinators.map(|heard| heard.report.folded))
+            .max();
+        // Each process may have an append under way.
+        let back = 10 + self.shared.below(20);
+        let Some(to) = read
+            .and_then(|read| read.0.checked_sub(back))
+            .filter(|to| *to > 0)
+        else {
+            return false;
+        };
+        self.shared.lock().late.clear();
+        self.servers.control.cut_back(Offset(to));
+        true
+    }
+
+    fn is_anybody_away(&self) -> bool {
+        self.seats.iter().any(|seat| matches!(seat, Seat::Away))
+    }
+
+    /// Says whether trouble was there after which nobody may decide.
+    pub(super) fn is_deciding_over(&self) -> bool {
+        self.trouble.ends_deciding() && self.due.is_none()
+    }
+
+    /// Says whether a process would begin a catalog where the sink knows of one, which it may not.
+    fn catalog_is_missed(&self) -> bool {
+        let mut events = Vec::new();
+        let read = self
+            .servers
+            .control
+            .log()
+            .read(ControlTopic::Catalog, Offset(0), &mut events);
+        self.is_deciding_over() && read.is_ok() && events.is_empty()
+    }
+
+    /// Says whether a version cannot be fed any more, whatever it says at the moment.
+    pub(super) fn has_lost_data(&self, id: &VersionId) -> bool {
+        let version = self.witness.catalog().version(id).into_iter();
+        let mut units = version.flat_map(|version| version.units());
+        let reads_lost = units.any(|unit| {
+            let stored = self.servers.stored(&unit);
+            let lost = |at| self.upstream.reads_lost(at) != Some(false);
+            stored.checkpoint.as_ref().is_some_and(lost)
+        });
+        reads_lost || self.witness.has_damaged(id)
+    }
+
+    /// Says whether no coordinator decides anything.
+    pub(super) fn has_stopped_deciding(&self) -> bool {
+        let coordinators = SEATS.iter().filter(|(kind, _)| *kind == Kind::Coordinator);
+        self.stopped.len() == coordinators.count()
+    }
+
     /// Keeps what the sink holds, as a replica does that lags from here on.
     fn save(&mut self) {
         self.images.push(self.servers.store.image());
@@ -343,7 +520,7 @@ impl World {
 
     pub(super) fn look(&mut self) {
         if self.broken.is_none() {
-            self.broken = self.witness.look(&self.upstream).err();
+            self.broken = self.witness.look(&mut self.upstream).err();
         }
     }
 }

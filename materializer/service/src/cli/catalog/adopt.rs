@@ -40,7 +40,7 @@ pub(super) fn adopt(
     let clock: Arc<dyn Clock> = Arc::new(context.clock.clone());
     let found = look(&config, &id, &clock)?;
     let now = client.now().map_err(explain)?;
-    let adoption = Adoption::plan(client.state().catalog(), to, &found, now);
+    let adoption = Adoption::plan(client.state(), to, &found, now);
     context.output.show(&adoption)?;
     let behind = adoption.behind(client.state().catalog());
     if behind > BEHIND_MAX {
