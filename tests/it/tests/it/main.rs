@@ -5,6 +5,7 @@ mod bad_days;
 mod crash;
 mod golden;
 mod kafka;
+mod kafka_growth;
 mod kafka_observer;
 mod kafka_scene;
 mod kafka_security;
