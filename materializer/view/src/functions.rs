@@ -81,10 +81,8 @@ pub(crate) fn environment() -> Arc<Env> {
         env.add_overload(name, name, vec![DYN_TYPE, DYN_TYPE], function)
             .expect("each name is added once");
     }
-    for (name, function) in [
-        (ITEMS, items as cel::common::functions::Function),
-        (MADE, made),
-    ] {
+    let counting: [(&str, cel::common::functions::Function); 2] = [(ITEMS, items), (MADE, made)];
+    for (name, function) in counting {
         env.add_overload(name, name, vec![DYN_TYPE], function)
             .expect("each name is added once");
     }

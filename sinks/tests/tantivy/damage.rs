@@ -43,7 +43,11 @@ fn row(n: u64) -> Value {
 /// Commits one row after another until the sink says that it is damaged.
 fn commit_until_damaged(sink: &mut TantivySink, from: u64, to: u64) -> String {
     for seq in from..=to {
-        match commit(sink, seq, vec![mutation(&format!("key-{seq}"), seq, Some(&row(seq)))]) {
+        match commit(
+            sink,
+            seq,
+            vec![mutation(&format!("key-{seq}"), seq, Some(&row(seq)))],
+        ) {
             Ok(()) => {}
             Err(SinkError::Damaged(why)) => return why,
             Err(other) => panic!("{other:?}"),

@@ -1,5 +1,6 @@
 //! The scenes, by what they hurt.
 
+mod catalog;
 mod kafka;
 mod kafka_log;
 mod kafka_reads;
@@ -28,6 +29,7 @@ pub(crate) struct Scene {
 /// Every scene.
 pub(crate) const SCENES: &[&[Scene]] = &[
     processes::SCENES,
+    catalog::SCENES,
     processes_many::SCENES,
     kafka::SCENES,
     kafka_log::SCENES,

@@ -97,7 +97,7 @@ fn worker(
     };
     let ports = Ports {
         reader: Box::new(scene.lane()),
-        observer: Arc::clone(observer) as Arc<dyn LogObserver>,
+        observer: observer.clone(),
         derive: Arc::new(AsItIs),
         sink: Box::new(store.sink(&unit)),
         dead_letters: Box::new(MemoryDeadLetters::default()),
@@ -183,7 +183,7 @@ fn keys_that_move_on_a_real_topic_end_as_they_were_left_in_place_and_in_a_rebuil
         });
         directive.growths.extend(feeder.progress().growth);
         run(&mut feeder, &directive);
-        let left = |at: &usize| at % 3 > 0;
+        let left = |at: &usize| !at.is_multiple_of(3);
         let value = |at: usize| if at % 3 == 1 { "new" } else { "old" };
         let expected: BTreeMap<_, _> = (0..KEYS)
             .filter(left)
