@@ -8,7 +8,7 @@ use chaos::installation::wait_until;
 use materializer_kafka::{Observer, Pace};
 use materializer_model::definition::{OnError, Target};
 use materializer_model::memory::{MemoryDeadLetters, MemoryStore, raw_view};
-use materializer_model::ports::{Claims, ControlError, Derive, LogObserver};
+use materializer_model::ports::{Claims, ControlError, Derive};
 use materializer_model::progress::{Claim, Directive, Feed, Health};
 use materializer_model::{
     CatalogId, Change, ClaimId, Clock, Key, Monotonic, Mutation, Poison, ProcessId, Record, Row,
