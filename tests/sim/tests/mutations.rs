@@ -49,7 +49,6 @@ fn every_flaw_of_a_server_is_found() {
         (Flaw::PartUnfenced, Kind::Feed),
         (Flaw::CheckpointTooEarly, Kind::Feed),
         (Flaw::TokenLowered, Kind::Feed),
-        (Flaw::AliasOverwritten, Kind::Migrate),
     ] {
         hunt(&(flaw, kind), kind, Some(flaw));
     }
