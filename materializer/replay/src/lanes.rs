@@ -466,7 +466,7 @@ impl Lanes {
         // proves at a resume that the topic is the same.
         let none = |source: &Source| TopicCheckpoint {
             id: source.id.clone(),
-            partitioners: source.fitting.iter().flat_map(Fitting::left).collect(),
+            partitioners: source.fitting.map(Fitting::left).unwrap_or_default(),
             tombstones_ms: None,
             partitions: BTreeMap::new(),
             growths: source.eras.growths(),

@@ -27,26 +27,41 @@ pub(crate) enum Misfit {
 
 /// The partitioners that fit every record so far. Two that fit all of them agree on every key that
 /// was seen, so no key of these can have moved.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Fitting(Vec<Partitioner>);
+///
+/// Which of [`ALL`] are left: copied for each record while more than one is, so without allocation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fitting([bool; ALL.len()]);
 
 impl Fitting {
     /// Begins with the declared one; else with those that are left, or with all where none was ruled out.
     pub(crate) fn new(declared: Option<Partitioner>, left: &[Partitioner]) -> Self {
-        Self(match (declared, left) {
-            (Some(one), _) => vec![one],
-            (None, []) => ALL.to_vec(),
-            (None, left) => left.to_vec(),
-        })
+        Self(ALL.map(|one| match (declared, left) {
+            (Some(declared), _) => one == declared,
+            (None, []) => true,
+            (None, left) => left.contains(&one),
+        }))
+    }
+
+    /// Iterates over those that are left.
+    fn iter(self) -> impl Iterator<Item = Partitioner> {
+        let all = ALL.into_iter().zip(self.0);
+        all.filter_map(|(one, is_left)| is_left.then_some(one))
+    }
+
+    /// Rules out those that do not fit.
+    fn retain(&mut self, fits: impl Fn(Partitioner) -> bool) {
+        for (one, is_left) in ALL.into_iter().zip(&mut self.0) {
+            *is_left = *is_left && fits(one);
+        }
     }
 
     /// Takes a record in if a partitioner that is left fits it, and says so. A record that none fits
     /// changes nothing: what was proved is stored, and the record judged by it again.
     pub(crate) fn fits(&mut self, key: &[u8], partition: Partition, partitions: i32) -> bool {
-        let fits = |one: &Partitioner| partitions == 1 || one.place(key, partitions) == partition;
-        let any = self.0.iter().any(fits);
+        let fits = |one: Partitioner| partitions == 1 || one.place(key, partitions) == partition;
+        let any = self.iter().any(fits);
         if any {
-            self.0.retain(fits);
+            self.retain(fits);
         }
         any
     }
@@ -59,39 +74,38 @@ impl Fitting {
         partition: Partition,
         (old, new): (i32, i32),
     ) -> Result<Side, Misfit> {
-        let side = |one: &Partitioner| {
+        let side = |one: Partitioner| {
             let stands = |count| one.place(key, count) == partition;
             let new = stands(new).then_some(Side::New);
             stands(old).then_some(Side::Old).or(new)
         };
-        let mut sides = self.0.iter().filter_map(side);
+        let mut sides = self.iter().filter_map(side);
         let first = sides.next().ok_or(Misfit::Misplaced)?;
         if sides.any(|other| other != first) {
             return Err(Misfit::Undecided);
         }
-        self.0.retain(|one| side(one).is_some());
+        self.retain(|one| side(one).is_some());
         Ok(first)
     }
 
     /// Says whether more than one is left.
-    pub(crate) fn is_open(&self) -> bool {
-        self.0.len() > 1
+    pub(crate) fn is_open(self) -> bool {
+        self.iter().count() > 1
     }
 
     /// Returns the partitioner, once only one is left.
-    pub(crate) fn only(&self) -> Option<Partitioner> {
-        match self.0.as_slice() {
-            [one] => Some(*one),
-            _ => None,
-        }
+    pub(crate) fn only(self) -> Option<Partitioner> {
+        let mut left = self.iter();
+        let one = left.next()?;
+        left.next().is_none().then_some(one)
     }
 
     /// Returns those that are left; none where none was ruled out.
-    pub(crate) fn left(&self) -> Vec<Partitioner> {
-        if self.0.len() == ALL.len() {
+    pub(crate) fn left(self) -> Vec<Partitioner> {
+        if self.iter().count() == ALL.len() {
             return Vec::new();
         }
-        self.0.clone()
+        self.iter().collect()
     }
 }
 

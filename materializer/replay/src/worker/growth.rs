@@ -20,7 +20,7 @@ use crate::eras::{self, Pending};
 use crate::halt::{Failure, Halt};
 use crate::lanes::{Lanes, Source};
 use crate::order::Place;
-use crate::partitioner::Misfit;
+use crate::partitioner::{Fitting, Misfit};
 
 /// How often the broker is asked whether a record that fits nowhere is of a topic that grew.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -35,8 +35,8 @@ impl Worker {
     ) -> Result<Result<Place, Failure>, Halt> {
         let lanes = self.lanes.as_mut().expect("read because it is open");
         let of = lanes.lanes[at].source;
-        let fitting = lanes.sources[of].fitting.as_ref();
-        let before = fitting.filter(|fitting| fitting.is_open()).cloned();
+        let fitting = lanes.sources[of].fitting;
+        let before = fitting.filter(|fitting| fitting.is_open());
         let mut placed = lanes.place(at, record);
         let ruled_out = before.is_some() && before != lanes.sources[of].fitting;
         if (placed == Err(Misfit::Misplaced) || ruled_out) && self.has_grown(at, record.offset)? {
@@ -132,7 +132,7 @@ impl Worker {
     pub(super) fn settled_growth(&self) -> Option<Growth> {
         let mut sources = self.lanes.iter().flat_map(|lanes| &lanes.sources);
         sources.find_map(|source| {
-            let fitting = source.fitting.as_ref()?;
+            let fitting = source.fitting?;
             let pending = source.eras.pending.as_ref()?;
             let settled = pending.noticed.plus(self.settings.pacing.growth_settles);
             let known = self.ports.observer.ends();
@@ -329,7 +329,7 @@ fn misplaced(source: &Source, misfit: Misfit, record: &Record<'_>) -> Failure {
 
 /// Says whether a record fits an era that is over.
 fn is_old(source: &Source, record: &Record<'_>) -> bool {
-    let only = source.fitting.as_ref().and_then(|fitting| fitting.only());
+    let only = source.fitting.and_then(Fitting::only);
     only.zip(record.key).is_some_and(|(partitioner, key)| {
         let rank = source
             .eras
