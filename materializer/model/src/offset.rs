@@ -173,6 +173,21 @@ pub struct TopicCheckpoint {
     pub ahead: BTreeMap<Partition, Ahead>,
 }
 
+impl TopicCheckpoint {
+    /// Makes the positions in a topic of which nothing is known but its id.
+    #[must_use]
+    pub fn new(id: TopicId, partitions: BTreeMap<Partition, Position>) -> Self {
+        Self {
+            id,
+            partitioners: Vec::new(),
+            tombstones_ms: None,
+            partitions,
+            growths: 0,
+            ahead: BTreeMap::new(),
+        }
+    }
+}
+
 /// Up to where the records of an old era are taken in: stored as `[growth, [next, epoch, anchor_ms]]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "(usize, Position)", into = "(usize, Position)")]
@@ -439,17 +454,10 @@ mod tests {
             seq: 7,
             topics: BTreeMap::from([(
                 topic.clone(),
-                TopicCheckpoint {
-                    id: TopicId("abc".into()),
-                    partitioners: Vec::new(),
-                    tombstones_ms: None,
-                    growths: 0,
-                    ahead: BTreeMap::new(),
-                    partitions: BTreeMap::from([
-                        (Partition(0), position),
-                        (Partition(11), unknown),
-                    ]),
-                },
+                TopicCheckpoint::new(
+                    TopicId("abc".into()),
+                    BTreeMap::from([(Partition(0), position), (Partition(11), unknown)]),
+                ),
             )]),
             bar: Bar(BTreeMap::from([(
                 topic,

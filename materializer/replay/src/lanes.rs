@@ -465,12 +465,9 @@ impl Lanes {
         // A unit may have no partition of a topic, where there are more shards than partitions: it still
         // proves at a resume that the topic is the same.
         let none = |source: &Source| TopicCheckpoint {
-            id: source.id.clone(),
             partitioners: source.fitting.map(Fitting::left).unwrap_or_default(),
-            tombstones_ms: None,
-            partitions: BTreeMap::new(),
             growths: source.eras.growths(),
-            ahead: BTreeMap::new(),
+            ..TopicCheckpoint::new(source.id.clone(), BTreeMap::new())
         };
         let sources = self.sources.iter();
         let mut topics: BTreeMap<Topic, TopicCheckpoint> = sources

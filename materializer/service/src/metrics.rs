@@ -201,16 +201,12 @@ mod tests {
             epoch: None,
             anchor: Timestamp(0),
         };
-        let at = TopicCheckpoint {
-            id: TopicId("id".into()),
-            partitioners: Vec::new(),
-            tombstones_ms: None,
-            growths: 0,
-            ahead: BTreeMap::new(),
-            partitions: each(Offset(98))
+        let at = TopicCheckpoint::new(
+            TopicId("id".into()),
+            each(Offset(98))
                 .map(|(at, next)| (at, position(next)))
                 .collect(),
-        };
+        );
         unit.checkpoint = Some(StoredCheckpoint(Checkpoint {
             seq: 3,
             topics: BTreeMap::from([(topic.clone(), at)]),

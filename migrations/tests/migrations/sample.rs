@@ -73,14 +73,10 @@ pub(crate) fn checkpoint(seq: u64, next: [u64; 2]) -> Checkpoint {
         epoch: None,
         anchor: Timestamp(0),
     };
-    let topic = TopicCheckpoint {
-        id: TopicId("topic".into()),
-        partitioners: Vec::new(),
-        tombstones_ms: None,
-        growths: 0,
-        ahead: BTreeMap::new(),
-        partitions: (0..).map(Partition).zip(next.map(at)).collect(),
-    };
+    let topic = TopicCheckpoint::new(
+        TopicId("topic".into()),
+        (0..).map(Partition).zip(next.map(at)).collect(),
+    );
     Checkpoint {
         seq,
         topics: [(Topic::new("shop.products"), topic)].into(),

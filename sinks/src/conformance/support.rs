@@ -84,14 +84,10 @@ pub(super) fn checkpoint(seq: u64, partitions: i32) -> Checkpoint {
         seq,
         topics: BTreeMap::from([(
             topic.clone(),
-            TopicCheckpoint {
-                id: TopicId("topic-id".into()),
-                partitioners: Vec::new(),
-                tombstones_ms: None,
-                growths: 0,
-                ahead: BTreeMap::new(),
-                partitions: numbers().map(|partition| (partition, position)).collect(),
-            },
+            TopicCheckpoint::new(
+                TopicId("topic-id".into()),
+                numbers().map(|partition| (partition, position)).collect(),
+            ),
         )]),
         bar: Bar(BTreeMap::from([(
             topic,

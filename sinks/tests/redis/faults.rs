@@ -343,13 +343,9 @@ fn a_commit_that_stopped_between_its_parts_is_told_until_a_later_one_is_past_its
     let at = |seq: u64| Checkpoint {
         topics: BTreeMap::from([(
             Topic::new("t"),
-            TopicCheckpoint {
-                id: TopicId("id".into()),
-                partitioners: Vec::new(),
-                tombstones_ms: None,
-                growths: 0,
-                ahead: BTreeMap::new(),
-                partitions: BTreeMap::from([(
+            TopicCheckpoint::new(
+                TopicId("id".into()),
+                BTreeMap::from([(
                     Partition(0),
                     Position {
                         next: Offset(seq * 10),
@@ -357,7 +353,7 @@ fn a_commit_that_stopped_between_its_parts_is_told_until_a_later_one_is_past_its
                         anchor: Timestamp(0),
                     },
                 )]),
-            },
+            ),
         )]),
         ..commit(seq, 0, "").checkpoint.clone()
     };

@@ -114,14 +114,10 @@ pub(crate) fn checkpoint(seq: u64) -> Checkpoint {
         seq,
         topics: BTreeMap::from([(
             topic.clone(),
-            TopicCheckpoint {
-                id: TopicId("id".into()),
-                partitioners: Vec::new(),
-                tombstones_ms: None,
-                growths: 0,
-                ahead: BTreeMap::new(),
-                partitions: BTreeMap::from([(Partition(0), position)]),
-            },
+            TopicCheckpoint::new(
+                TopicId("id".into()),
+                BTreeMap::from([(Partition(0), position)]),
+            ),
         )]),
         bar: Bar(BTreeMap::from([(
             topic,

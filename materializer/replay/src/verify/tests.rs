@@ -86,14 +86,10 @@ impl Place {
             epoch: None,
             anchor: Timestamp(0),
         };
-        let topic = TopicCheckpoint {
-            id: TopicId("topic-1".into()),
-            partitioners: Vec::new(),
-            tombstones_ms: None,
-            growths: 0,
-            ahead: BTreeMap::new(),
-            partitions: BTreeMap::from([(Partition(0), at)]),
-        };
+        let topic = TopicCheckpoint::new(
+            TopicId("topic-1".into()),
+            BTreeMap::from([(Partition(0), at)]),
+        );
         let token = Token {
             catalog: CatalogId::new("c"),
             claim_offset: 1,

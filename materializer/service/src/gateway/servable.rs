@@ -124,14 +124,10 @@ mod tests {
 
     fn stored(next: u64) -> StoredCheckpoint {
         let position = Position::from((Offset(next), 1, Timestamp(0)));
-        let topic = TopicCheckpoint {
-            id: TopicId("topic".into()),
-            partitioners: Vec::new(),
-            tombstones_ms: None,
-            growths: 0,
-            ahead: BTreeMap::new(),
-            partitions: BTreeMap::from([(Partition(0), position)]),
-        };
+        let topic = TopicCheckpoint::new(
+            TopicId("topic".into()),
+            BTreeMap::from([(Partition(0), position)]),
+        );
         StoredCheckpoint(Checkpoint {
             seq: next,
             topics: BTreeMap::from([(Topic::new("shop.products"), topic)]),
