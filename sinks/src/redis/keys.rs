@@ -52,10 +52,10 @@ pub(super) fn rows(i: &Installation, VersionId { view, number }: &VersionId) -> 
     format!("{i}:{view}:{number}:")
 }
 
-/// Returns the pattern that finds a version's rows, and some that are not: compare each key with
-/// [`rows`] byte by byte.
-pub(super) fn rows_pattern(i: &Installation, version: &VersionId) -> String {
-    format!("{}*", rows(i, version))
+/// Returns the pattern that finds what begins with one of our prefixes, and some that does not: compare
+/// each key with the prefix byte by byte.
+pub(super) fn pattern(prefix: &str) -> String {
+    format!("{prefix}*")
 }
 
 /// Returns what stands before `{key}` in a view's key template.
@@ -128,7 +128,7 @@ mod tests {
         assert_eq!(keys.checkpoint, "main::products:v7:s1:checkpoint");
         assert_eq!(keys.unfinished, "main::products:v7:s1:unfinished");
         assert_eq!(keys.row, "main:products:v7:product:");
-        assert_eq!(rows_pattern(&i, &unit.version), "main:products:v7:*");
+        assert_eq!(pattern(&rows(&i, &unit.version)), "main:products:v7:*");
     }
 
     #[test]

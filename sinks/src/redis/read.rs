@@ -8,7 +8,7 @@ use materializer_model::ports::{Scanned, SinkError, SinkReader, Snapshot, Stored
 use materializer_model::{Checkpoint, Key, Row, Timestamp, Unit, VersionId};
 
 use super::connection::{Connection, Link, array, integer, string};
-use super::keys::{UnitKeys, literal, rows, rows_pattern};
+use super::keys::{UnitKeys, literal, pattern, rows};
 use super::pack::Pack;
 use super::row;
 use super::settings::RedisPlace;
@@ -151,15 +151,30 @@ pub(super) fn scan_page(
     version: &VersionId,
     cursor: &[u8],
 ) -> Result<(Vec<u8>, Vec<Vec<u8>>), SinkError> {
-    let prefix = rows(&place.installation, version);
-    let pattern = rows_pattern(&place.installation, version);
+    scan_prefix(
+        connection,
+        &rows(&place.installation, version),
+        cursor,
+        SCAN_KEYS,
+    )
+}
+
+/// Asks for a page of the keys that begin with one of our prefixes, byte by byte. Returns the cursor after
+/// it, `0` at the end, and those keys.
+pub(super) fn scan_prefix(
+    connection: &mut Connection,
+    prefix: &str,
+    cursor: &[u8],
+    count: &str,
+) -> Result<(Vec<u8>, Vec<Vec<u8>>), SinkError> {
+    let pattern = pattern(prefix);
     let page = connection.call(&[
         b"SCAN",
         cursor,
         b"MATCH",
         pattern.as_bytes(),
         b"COUNT",
-        SCAN_KEYS.as_bytes(),
+        count.as_bytes(),
     ])?;
     let mut parts = array(connection, page)?.into_iter();
     let next = string(connection, parts.next().unwrap_or_default())?.unwrap_or_default();

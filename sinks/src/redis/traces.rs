@@ -6,10 +6,11 @@ use materializer_model::ports::{AliasPointer, SinkError};
 use materializer_model::{Installation, Offset, VersionId, ViewName};
 
 use super::alias::take_alias;
-use super::connection::{Connection, array, string};
+use super::connection::{Connection, string};
 use super::keys;
 use super::mark::{Mark, find_mark};
 use super::pack::Pack;
+use super::read::scan_prefix;
 use super::settings::RedisSettings;
 use super::token::StoredToken;
 
@@ -71,27 +72,9 @@ fn page(
     cursor: &[u8],
 ) -> Result<(Vec<u8>, Vec<Name>), SinkError> {
     let prefix = keys::own(installation);
-    let pattern = format!("{prefix}*");
-    let scan: [&[u8]; 6] = [
-        b"SCAN",
-        cursor,
-        b"MATCH",
-        pattern.as_bytes(),
-        b"COUNT",
-        SCAN_KEYS.as_bytes(),
-    ];
-    let reply = connection.call(&scan)?;
-    let mut parts = array(connection, reply)?.into_iter();
-    let next = string(connection, parts.next().unwrap_or_default())?.unwrap_or_default();
-    let mut names = Vec::new();
-    for key in array(connection, parts.next().unwrap_or_default())? {
-        let key = string(connection, key)?.unwrap_or_default();
-        names.extend(
-            String::from_utf8(key)
-                .ok()
-                .and_then(|key| name(&prefix, key)),
-        );
-    }
+    let (next, found) = scan_prefix(connection, &prefix, cursor, SCAN_KEYS)?;
+    let texts = found.into_iter().flat_map(String::from_utf8);
+    let names = texts.filter_map(|key| name(&prefix, key)).collect();
     Ok((next, names))
 }
 
