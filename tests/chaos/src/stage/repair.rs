@@ -99,13 +99,7 @@ impl Stage {
         assert_eq!(rollback, &["rollback", view]);
         let _no_standby = self.refused(&words(rollback));
         assert_eq!(apply, &["apply", file, "--rebuild"]);
-        self.installation.done(&words(apply));
-
-        let next = damaged + 1;
-        self.await_version(&format!("{view}@v{next}"), "ready");
-        self.installation
-            .done(&["promote", &format!("{view}@v{next}")]);
-        self.await_version(&format!("{view}@v{next}"), "live");
+        let next = self.build_next(view, damaged, apply);
         self.let_go_as_told(view, damaged);
         next
     }
@@ -144,13 +138,17 @@ impl Stage {
             panic!("one way out is offered: {shown}");
         };
         assert_eq!(apply, &["apply", file, "--replace", "--rebuild"]);
-        self.installation.done(&words(apply));
+        self.build_next(view, damaged, apply)
+    }
 
+    /// Types an `apply`, and makes the version live that it begins. Returns its number.
+    fn build_next(&self, view: &str, damaged: u64, apply: &[String]) -> u64 {
+        self.installation.done(&words(apply));
         let next = damaged + 1;
-        self.await_version(&format!("{view}@v{next}"), "ready");
-        self.installation
-            .done(&["promote", &format!("{view}@v{next}")]);
-        self.await_version(&format!("{view}@v{next}"), "live");
+        let version = format!("{view}@v{next}");
+        self.await_version(&version, "ready");
+        self.installation.done(&["promote", &version]);
+        self.await_version(&version, "live");
         next
     }
 }

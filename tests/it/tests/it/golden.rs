@@ -23,6 +23,7 @@ use tempfile::TempDir;
 
 use case::{Case, Version, cases};
 use contents::Contents;
+pub(crate) use feeding::Newest;
 use feeding::{Pace, Place, Way, feed};
 
 /// Views whose rows a map can hold as the real sink does.

@@ -8,8 +8,8 @@ use chaos::installation::wait_until;
 use materializer_kafka::{Observer, Pace};
 use materializer_model::definition::{OnError, Target};
 use materializer_model::memory::{MemoryDeadLetters, MemoryStore, raw_view};
-use materializer_model::ports::{Claims, ControlError, Derive};
-use materializer_model::progress::{Claim, Directive, Feed, Health};
+use materializer_model::ports::Derive;
+use materializer_model::progress::{Directive, Feed, Health};
 use materializer_model::{
     CatalogId, Change, ClaimId, Clock, Key, Monotonic, Mutation, Poison, ProcessId, Record, Row,
     Timestamp, Token, Unit, WorkerId,
@@ -18,6 +18,7 @@ use materializer_replay::{Pacing, Ports, Settings, Worker};
 use rdkafka::admin::{AdminOptions, NewPartitions};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
+use crate::golden::Newest;
 use crate::kafka_scene::{LIMIT, Scene, now};
 
 const KEYS: usize = 60;
@@ -57,20 +58,6 @@ impl Derive for AsItIs {
     }
 }
 
-/// The claim that is held for ever.
-struct Held(Token);
-
-impl Claims for Held {
-    fn newest(&mut self, _: &Unit) -> Result<Option<(Token, Claim)>, ControlError> {
-        let claim = Claim {
-            claim: self.0.claim.clone(),
-            worker: WorkerId::new("w"),
-            address: None,
-        };
-        Ok(Some((self.0.clone(), claim)))
-    }
-}
-
 /// Starts a worker of a view of the scene's topic, which is stored in `store`.
 fn worker(
     scene: &Scene,
@@ -101,7 +88,7 @@ fn worker(
         derive: Arc::new(AsItIs),
         sink: Box::new(store.sink(&unit)),
         dead_letters: Box::new(MemoryDeadLetters::default()),
-        claims: Box::new(Held(token.clone())),
+        claims: Box::new(Newest(token.clone())),
         clock: Arc::clone(clock),
     };
     let settings = Settings {

@@ -143,14 +143,6 @@ fn a_body_without_a_token_is_not_read_and_its_sender_is_closed_on() {
     assert!(answer.contains("access.token_file"), "{answer}");
 }
 
-fn raw(bed: &Bed) -> TcpStream {
-    let stream = TcpStream::connect(bed.gateway.redis_address().unwrap()).unwrap();
-    stream
-        .set_read_timeout(Some(Duration::from_secs(5)))
-        .unwrap();
-    stream
-}
-
 /// Sends lines to a new connection and returns all that comes back until it is closed.
 fn session(bed: &Bed, lines: &str) -> String {
     let mut stream = raw(bed);

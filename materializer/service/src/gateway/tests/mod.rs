@@ -7,8 +7,9 @@ mod redis;
 mod swap;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use materializer_migrations::status::Status;
 use materializer_model::definition::RedisShape;
@@ -239,4 +240,13 @@ fn tantivy_route<At: ToString>(version: &str, epoch: u64, copies: &[(&str, At)])
         copies: copies.iter().map(copy).collect(),
         behind: Vec::new(),
     }))
+}
+
+/// Connects to the Redis port, without a client library.
+fn raw(bed: &Bed) -> TcpStream {
+    let stream = TcpStream::connect(bed.gateway.redis_address().unwrap()).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .unwrap();
+    stream
 }

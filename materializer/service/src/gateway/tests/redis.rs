@@ -19,14 +19,6 @@ fn client(bed: &Bed) -> Connection {
         .unwrap()
 }
 
-fn raw(bed: &Bed) -> TcpStream {
-    let stream = TcpStream::connect(bed.gateway.redis_address().unwrap()).unwrap();
-    stream
-        .set_read_timeout(Some(Duration::from_secs(5)))
-        .unwrap();
-    stream
-}
-
 /// Sends bytes and checks the bytes that come back.
 fn check(stream: &mut TcpStream, sent: &str, expected: &str) {
     stream.write_all(sent.as_bytes()).unwrap();

@@ -332,7 +332,7 @@ impl LogReader for Sips {
 }
 
 /// The claims of a unit whose newest is known.
-struct Newest(Token);
+pub(crate) struct Newest(pub(crate) Token);
 
 impl Claims for Newest {
     fn newest(&mut self, _: &Unit) -> Result<Option<(Token, Claim)>, ControlError> {
