@@ -1,9 +1,11 @@
 //! What the brokers say of a topic.
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::{Metadata, MetadataPartition};
 
 use super::{Kafka, REQUEST};
+use crate::installation::wait_until;
 
 impl Kafka {
     /// Returns each partition of a topic with the end of what is committed.
@@ -28,9 +30,7 @@ impl Kafka {
         let metadata = ask(&consumer, topic);
         let mut marks: Vec<(i32, i64, i64)> = partitions(&metadata)
             .map(|partition| {
-                let (start, end) = consumer
-                    .fetch_watermarks(topic, partition.id(), REQUEST)
-                    .expect("watermarks");
+                let (start, end) = marks_of(&consumer, topic, partition.id());
                 (partition.id(), start, end)
             })
             .collect();
@@ -74,6 +74,24 @@ impl Kafka {
         config.set("isolation.level", "read_committed");
         config.create().expect("a consumer")
     }
+}
+
+/// Asks for the ends of a partition until its leader knows them: one that has just been elected does not
+/// (`OFFSET_NOT_AVAILABLE`, KIP-207), and one that is gone may still be the leader the client knows.
+fn marks_of(consumer: &BaseConsumer, topic: &str, partition: i32) -> (i64, i64) {
+    use RDKafkaErrorCode as E;
+    let mut marks = Err(KafkaError::Canceled);
+    wait_until("a leader that knows its ends", || {
+        marks = consumer.fetch_watermarks(topic, partition, REQUEST);
+        !matches!(
+            marks
+                .as_ref()
+                .err()
+                .and_then(KafkaError::rdkafka_error_code),
+            Some(E::OffsetNotAvailable | E::NotLeaderForPartition | E::LeaderNotAvailable)
+        )
+    });
+    marks.expect("watermarks")
 }
 
 fn ask(consumer: &BaseConsumer, topic: &str) -> Metadata {
