@@ -17,7 +17,7 @@ use materializer_migrations::reports::FollowError;
 use materializer_migrations::{Coordinator, CoordinatorError, Stepped, coordinator};
 use materializer_model::ports::ControlError;
 use materializer_model::{CatalogId, Clock, EventId, Topic};
-use materializer_sinks::redis::ViewReads;
+use materializer_sinks::redis::{NewestAliases, ViewReads};
 use tracing::{error, info, warn};
 
 use crate::access::Access;
@@ -352,8 +352,10 @@ fn row_readers(
     let mut readers = BTreeMap::new();
     for name in config.connections.keys() {
         let place = connect::redis_place(config, name, catalog)?;
+        let newest = NewestAliases::default();
         let of_one = (0..READERS).map(|_| {
-            let reader: Box<dyn RowReader> = Box::new(ViewReads::new(place.clone()));
+            let reader: Box<dyn RowReader> =
+                Box::new(ViewReads::new(place.clone(), newest.clone()));
             reader
         });
         readers.insert(name.clone(), of_one.collect());

@@ -8,7 +8,7 @@ use materializer_model::ports::{AliasPointer, SinkError};
 use materializer_model::{Offset, VersionId, ViewName};
 use tracing::warn;
 
-use super::connection::{Connection, string};
+use super::connection::{Connection, is_wrong_type, string};
 use super::keys;
 use super::mark::judge_mark;
 use super::pack::Pack;
@@ -46,13 +46,11 @@ pub(super) fn take_alias(
     key: &str,
     reply: Value,
 ) -> Result<Option<AliasPointer>, SinkError> {
-    if let Value::ServerError(fault) = &reply {
-        if fault.code() != "WRONGTYPE" {
-            return Err(connection.fault(fault));
-        }
+    if is_wrong_type(&reply) {
         warn!(key, "an alias is a key of another type");
         return Ok(None);
     }
+    connection.judge(&reply)?;
     let Some(stored) = string(connection, reply)? else {
         return Ok(None);
     };

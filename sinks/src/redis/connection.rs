@@ -100,6 +100,11 @@ impl Connection {
     }
 }
 
+/// Says whether a reply tells that the key is of another type than the command reads.
+pub(super) fn is_wrong_type(reply: &Value) -> bool {
+    matches!(reply, Value::ServerError(fault) if fault.code() == "WRONGTYPE")
+}
+
 /// A connection that is made when it is needed, checked to lead to our mark, and dropped at the
 /// first error.
 pub(super) struct Link {
@@ -216,6 +221,22 @@ pub(super) fn string(connection: &Connection, reply: Value) -> Result<Option<Vec
         Value::SimpleString(text) => Ok(Some(text.into_bytes())),
         other => Err(connection.unexpected(&other)),
     }
+}
+
+/// Takes the replies to a `MULTI … EXEC`: what each command gave, among them errors of single ones.
+pub(super) fn executed(
+    connection: &Connection,
+    mut replies: Vec<Value>,
+) -> Result<Vec<Value>, SinkError> {
+    let last = replies.pop().unwrap_or_default();
+    // A command that was not queued tells more than the error of the `EXEC` that follows.
+    for queued in &replies {
+        connection.judge(queued)?;
+    }
+    if let Value::ServerError(fault) = &last {
+        return Err(connection.fault(fault));
+    }
+    array(connection, last)
 }
 
 /// Takes an array reply.

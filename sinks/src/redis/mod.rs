@@ -45,7 +45,7 @@ pub use admin::RedisAdmin;
 pub use mark::{Mark, find_mark, read_mark};
 pub use probe::{Eviction, Probe, ServerFacts, probe};
 pub use read::RedisReader;
-pub use serve::{Answer, Read, ReadRequest, Reply, ViewReads};
+pub use serve::{Answer, NewestAliases, Read, ReadRequest, Reply, ViewReads};
 pub use settings::{Password, RedisPlace, RedisSettings, Tls};
 pub use sink::RedisSink;
 pub use traces::{Traces, find_traces};

@@ -7,7 +7,7 @@ use materializer_model::definition::{RedisShape, RedisTarget};
 use materializer_model::ports::{Scanned, SinkError, SinkReader, Snapshot, StoredRow};
 use materializer_model::{Checkpoint, Key, Row, Timestamp, Unit, VersionId};
 
-use super::connection::{Connection, Link, array, integer, string};
+use super::connection::{Connection, Link, array, executed, integer, is_wrong_type, string};
 use super::keys::{UnitKeys, literal, pattern, rows};
 use super::pack::Pack;
 use super::row;
@@ -64,10 +64,12 @@ impl RedisReader {
                 pack.command(&[b"PEXPIRETIME", key.as_slice()]);
             }
             pack.command(&["EXEC"]);
-            let executed = connection.ask(&pack)?.pop().unwrap_or_default();
-            let mut replies = array(connection, executed)?.into_iter();
+            let replies = connection.exchange(&pack)?;
+            let mut replies = executed(connection, replies)?.into_iter();
             let mut next = || replies.next().unwrap_or_default();
-            let checkpoint = string(connection, next())?
+            let checkpoint = next();
+            connection.judge(&checkpoint)?;
+            let checkpoint = string(connection, checkpoint)?
                 .map(|stored| Checkpoint::decode(&stored))
                 .transpose()
                 .map_err(|fault| SinkError::Damaged(format!("checkpoint of `{unit}`: {fault}")))?;
@@ -186,11 +188,18 @@ pub(super) fn scan_prefix(
     Ok((next, found))
 }
 
+/// What a row is read back as whose key somebody made one of another type: no row that was ever written.
+const FOREIGN: &[u8] = b"a key of another type";
+
 fn take_row(
     connection: &Connection,
     shape: RedisShape,
     reply: Value,
 ) -> Result<Option<Row>, SinkError> {
+    if is_wrong_type(&reply) {
+        return Ok(Some(Row::new(FOREIGN)));
+    }
+    connection.judge(&reply)?;
     match shape {
         RedisShape::Json | RedisShape::Bytes => {
             Ok(string(connection, reply)?.map(|bytes| Row(bytes.into())))

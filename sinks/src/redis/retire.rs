@@ -4,13 +4,16 @@
 //! in one transaction; every attached replica acknowledges that (and with it all that was written before,
 //! the alias among it); then rows. A pass over all keys that began after the mark finds every row, since
 //! nobody can write one any more.
+//!
+//! A claim of another catalog keeps everybody out. What is no token at all, in a place that bears our mark,
+//! is written over: it is nobody's claim, and a version could never be deleted otherwise.
 
 use ::redis::Value;
 use materializer_model::ports::{AliasPointer, SinkError};
 use materializer_model::{Offset, VersionId};
 
 use super::alias;
-use super::connection::{Connection, integer, string};
+use super::connection::{Connection, integer};
 use super::keys;
 use super::mark::check_mark;
 use super::pack::Pack;
@@ -53,32 +56,30 @@ pub(super) fn mark_retired(
     for token in &tokens {
         look.command(&["GET", token]);
     }
-    let mut stored = Vec::new();
-    for reply in connection.ask(&look)?.into_iter().skip(1) {
-        stored.push(string(connection, reply)?);
-    }
+    let mut replies = connection.exchange(&look)?.into_iter();
+    connection.judge(&replies.next().unwrap_or_default())?;
+    let stored: Vec<_> = replies
+        .map(|reply| StoredToken::take(connection, reply))
+        .collect::<Result<_, _>>()?;
     if !is_marked && stored.iter().all(Option::is_none) {
         connection.call(&["UNWATCH"])?;
         return Ok(false);
     }
     for token in stored.iter().flatten() {
-        check_retirable(place, version, token)?;
+        check_retirable(place, version, token, is_marked)?;
     }
     refuse_live(
         version,
         alias::read(place, connection, &version.view)?.as_ref(),
     )?;
-    if stored
-        .iter()
-        .all(|token| token.as_deref().is_some_and(is_retired))
-    {
+    if stored.iter().all(|token| is_retired(token.as_ref())) {
         connection.call(&["UNWATCH"])?;
         return Ok(true);
     }
     let mut write = Pack::default();
     write.command(&["MULTI"]);
     for (token, stored) in tokens.iter().zip(&stored) {
-        if !stored.as_deref().is_some_and(is_retired) {
+        if !is_retired(stored.as_ref()) {
             write.command(&["SET", token, &retired(at)]);
         }
     }
@@ -118,19 +119,25 @@ pub(super) fn await_replicas(
     Ok(())
 }
 
-fn is_retired(token: &[u8]) -> bool {
-    match StoredToken::read(token) {
-        StoredToken::Retired(_) => true,
-        StoredToken::Claimed(_) | StoredToken::Foreign(_) => false,
+fn is_retired(token: Option<&StoredToken>) -> bool {
+    match token {
+        Some(StoredToken::Retired(_)) => true,
+        Some(StoredToken::Claimed(_) | StoredToken::Foreign(_)) | None => false,
     }
 }
 
-fn check_retirable(place: &RedisPlace, version: &VersionId, token: &[u8]) -> Result<(), SinkError> {
-    let text = match StoredToken::read(token) {
+fn check_retirable(
+    place: &RedisPlace,
+    version: &VersionId,
+    token: &StoredToken,
+    is_marked: bool,
+) -> Result<(), SinkError> {
+    let text = match token {
         StoredToken::Retired(_) => return Ok(()),
         StoredToken::Claimed(held) if held.catalog == place.catalog => return Ok(()),
+        StoredToken::Foreign(_) if is_marked => return Ok(()),
         StoredToken::Claimed(held) => held.to_string(),
-        StoredToken::Foreign(text) => text,
+        StoredToken::Foreign(text) => text.clone(),
     };
     Err(SinkError::Damaged(format!(
         "`{version}` in redis: its token is `{text}`, which is not of catalog `{}`; nothing was \

@@ -6,13 +6,14 @@
 //! that is being deleted.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ::redis::Value;
 use materializer_model::ports::{AliasPointer, SinkError};
 use materializer_model::{VersionId, VersionNumber, ViewName};
 
-use super::alias::take_alias;
-use super::connection::{Connection, Link, array, string};
+use super::alias::{Stored, take_alias};
+use super::connection::{Connection, Link, executed, is_wrong_type, string};
 use super::keys;
 use super::pack::Pack;
 use super::settings::RedisPlace;
@@ -74,28 +75,54 @@ pub struct Answer {
     pub replies: Vec<Reply>,
 }
 
+/// The newest alias of each view that any reader of one server has seen: readers that share it never follow
+/// an alias back. One that is missing is forgotten, so that what a person wrote there can be mended.
+#[derive(Clone, Debug, Default)]
+pub struct NewestAliases(Arc<Mutex<BTreeMap<ViewName, AliasPointer>>>);
+
+impl NewestAliases {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ViewName, AliasPointer>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn get(&self, view: &ViewName) -> Option<AliasPointer> {
+        self.lock().get(view).cloned()
+    }
+
+    fn raise(&self, view: &ViewName, to: &AliasPointer) {
+        let mut newest = self.lock();
+        if newest.get(view).is_none_or(|known| known.epoch < to.epoch) {
+            newest.insert(view.clone(), to.clone());
+        }
+    }
+
+    fn forget(&self, view: &ViewName) {
+        self.lock().remove(view);
+    }
+}
+
 /// One connection of a gateway. Blocks; each thread has its own. Reads change nothing, so they are
 /// sent again once where a connection that was idle turns out to be gone.
 pub struct ViewReads {
     link: Link,
-    /// The version that each view was last seen to lead to.
-    live: BTreeMap<ViewName, AliasPointer>,
+    newest: NewestAliases,
 }
 
 impl ViewReads {
     /// Makes a reader; it connects when it is first used.
     #[must_use]
-    pub fn new(place: RedisPlace) -> Self {
+    pub fn new(place: RedisPlace, newest: NewestAliases) -> Self {
         Self {
             link: Link::new(place),
-            live: BTreeMap::new(),
+            newest,
         }
     }
 
     /// Answers requests, all in one pipeline. One that fails alone leaves the others as they are.
     ///
     /// The errors are [`SinkError::Unavailable`] for a view that has no alias here, also after a
-    /// lost connection, and [`SinkError`] as the server says.
+    /// lost connection, or one that is older than what was seen before, and [`SinkError`] as the server
+    /// says.
     pub fn answer(&mut self, requests: &[ReadRequest]) -> Vec<Result<Answer, SinkError>> {
         let mut answers: Vec<Option<Result<Answer, SinkError>>> = vec![None; requests.len()];
         for _ in 0..ATTEMPTS {
@@ -133,11 +160,11 @@ impl ViewReads {
         requests: &[&ReadRequest],
     ) -> Result<Vec<Option<Result<Answer, SinkError>>>, SinkError> {
         let was_connected = self.link.is_connected();
-        let live = &mut self.live;
-        let mut ask = |place: &RedisPlace, connection: &mut Connection| {
+        let newest = &self.newest;
+        let ask = |place: &RedisPlace, connection: &mut Connection| {
             let plans: Vec<_> = requests
                 .iter()
-                .map(|request| Plan::new(place, request, live.get(&request.view)))
+                .map(|request| Plan::new(place, request, newest.get(&request.view)))
                 .collect();
             let mut pack = Pack::default();
             plans.iter().for_each(|plan| plan.pack(&mut pack));
@@ -146,13 +173,13 @@ impl ViewReads {
             for plan in &plans {
                 let replies: Vec<_> = replies.by_ref().take(plan.commands()).collect();
                 found.push(match plan.take(connection, replies) {
-                    Ok((pointer, answer)) => plan.judge(live, pointer, answer),
+                    Ok((pointer, answer)) => plan.judge(newest, pointer, answer),
                     Err(fault) => Some(Err(fault)),
                 });
             }
             Ok(found)
         };
-        match self.link.run(&mut ask) {
+        match self.link.run(ask) {
             Err(SinkError::Unavailable(_)) if was_connected => self.link.run(ask),
             found => found,
         }
@@ -168,18 +195,18 @@ struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    fn new(place: &RedisPlace, request: &'a ReadRequest, live: Option<&AliasPointer>) -> Self {
-        let prefix = |pointer: &AliasPointer| {
+    fn new(place: &RedisPlace, request: &'a ReadRequest, newest: Option<AliasPointer>) -> Self {
+        let prefix = |pointer: AliasPointer| {
             let version = VersionId {
                 view: request.view.clone(),
                 number: pointer.version,
             };
-            (pointer.clone(), keys::rows(&place.installation, &version))
+            (pointer, keys::rows(&place.installation, &version))
         };
         Self {
             request,
             alias: keys::alias(&place.installation, &request.view),
-            version: live.map(prefix),
+            version: newest.map(prefix),
         }
     }
 
@@ -246,46 +273,41 @@ impl<'a> Plan<'a> {
         connection: &Connection,
         mut replies: Vec<Value>,
     ) -> Result<(Option<AliasPointer>, Vec<Reply>), SinkError> {
-        let last = replies.pop().unwrap_or_default();
         if self.version.is_none() {
-            let pointer = take_alias(connection, &self.alias, last)?;
+            let reply = replies.pop().unwrap_or_default();
+            let pointer = take_alias(connection, &self.alias, reply)?;
             return Ok((pointer, Vec::new()));
         }
-        // A command that was not queued tells more than the error of the `EXEC` that follows.
-        for queued in &replies {
-            connection.judge(queued)?;
-        }
-        if let Value::ServerError(fault) = &last {
-            return Err(connection.fault(fault));
-        }
-        let mut values = array(connection, last)?.into_iter();
+        let mut values = executed(connection, replies)?.into_iter();
         let pointer = take_alias(connection, &self.alias, values.next().unwrap_or_default())?;
         let replies = self.request.reads.iter().zip(values);
         let replies = replies.map(|(read, value)| take_reply(connection, read, value));
         Ok((pointer, replies.collect::<Result<_, _>>()?))
     }
 
-    /// Returns the answer if it is the live version's, else `None`, with `live` brought up to date.
+    /// Returns the answer if it is the live version's, `None` if that is another one by now.
     fn judge(
         &self,
-        live: &mut BTreeMap<ViewName, AliasPointer>,
+        newest: &NewestAliases,
         pointer: Option<AliasPointer>,
         replies: Vec<Reply>,
     ) -> Option<Result<Answer, SinkError>> {
         let view = &self.request.view;
+        let unavailable = |why: String| Some(Err(SinkError::Unavailable(why)));
         let Some(pointer) = pointer else {
-            live.remove(view);
-            return Some(Err(SinkError::Unavailable(format!(
-                "`{view}` has no alias in redis"
-            ))));
+            newest.forget(view);
+            return unavailable(format!("`{view}` has no alias in redis"));
         };
-        live.insert(view.clone(), pointer.clone());
-        match &self.version {
-            Some((asked, _)) if asked.version == pointer.version => {
-                Some(Ok(Answer { pointer, replies }))
-            }
-            Some(_) | None => None,
+        newest.raise(view, &pointer);
+        let (asked, _) = self.version.as_ref()?;
+        if pointer != *asked && pointer.epoch <= asked.epoch {
+            return unavailable(format!(
+                "the alias `{view}` in redis went back from `{}` to `{}`",
+                Stored(asked.clone()),
+                Stored(pointer)
+            ));
         }
+        (asked.version == pointer.version).then_some(Ok(Answer { pointer, replies }))
     }
 }
 
@@ -306,7 +328,7 @@ fn key(read: &Read) -> &[u8] {
 )]
 fn take_reply(connection: &Connection, read: &Read, value: Value) -> Result<Reply, SinkError> {
     match value {
-        Value::ServerError(fault) if fault.code() == "WRONGTYPE" => Ok(Reply::WrongType),
+        foreign if is_wrong_type(&foreign) => Ok(Reply::WrongType),
         Value::ServerError(fault) => Err(connection.fault(&fault)),
         Value::Nil => Ok(Reply::Nil),
         Value::Int(number) => Ok(Reply::Number(number)),

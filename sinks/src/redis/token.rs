@@ -1,6 +1,10 @@
 //! What stands at the key of a shard's token: the claim of its owner, or a mark that outlives the data.
 
+use ::redis::Value;
+use materializer_model::ports::SinkError;
 use materializer_model::{Offset, Token};
+
+use super::connection::{Connection, is_wrong_type, string};
 
 const RETIRED: &str = "retired ";
 
@@ -11,11 +15,20 @@ pub(super) enum StoredToken {
     Claimed(Token),
     /// Nobody writes here any more; with the offset of the event that retired it.
     Retired(String),
-    /// A text that none of our programs writes.
+    /// A text that none of our programs writes, or what a key of another type is.
     Foreign(String),
 }
 
 impl StoredToken {
+    /// Takes the reply to a `GET`; `None` where there is no such key.
+    pub(super) fn take(connection: &Connection, reply: Value) -> Result<Option<Self>, SinkError> {
+        if is_wrong_type(&reply) {
+            return Ok(Some(Self::Foreign("a key of another type".to_owned())));
+        }
+        connection.judge(&reply)?;
+        Ok(string(connection, reply)?.as_deref().map(Self::read))
+    }
+
     pub(super) fn read(stored: &[u8]) -> Self {
         let text = String::from_utf8_lossy(stored);
         if let Some(at) = text.strip_prefix(RETIRED) {

@@ -6,7 +6,7 @@ use materializer_model::ports::{AliasPointer, SinkError};
 use materializer_model::{Installation, Offset, VersionId, ViewName};
 
 use super::alias::take_alias;
-use super::connection::{Connection, string};
+use super::connection::Connection;
 use super::keys;
 use super::mark::{Mark, find_mark};
 use super::pack::Pack;
@@ -113,9 +113,9 @@ fn read(connection: &mut Connection, names: &[Name], traces: &mut Traces) -> Res
                 }
             }
             Name::Token(_, version) => {
-                connection.judge(&reply)?;
-                let stored = string(connection, reply)?.unwrap_or_default();
-                note(traces, version, &StoredToken::read(&stored));
+                if let Some(token) = StoredToken::take(connection, reply)? {
+                    note(traces, version, &token);
+                }
             }
         }
     }

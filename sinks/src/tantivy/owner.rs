@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use materializer_model::Token;
 use materializer_model::ports::{Expect, SinkError};
+use tantivy::directory::error::OpenReadError;
 use tantivy::store::{Compressor, ZstdCompressor};
 use tantivy::{Index, IndexSettings, TantivyError};
 
@@ -184,6 +185,7 @@ pub(super) fn fault_of(directory: &Path, fault: &TantivyError) -> SinkError {
         fault,
         TantivyError::DataCorruption(_)
             | TantivyError::IncompatibleIndex(_)
+            | TantivyError::OpenReadError(OpenReadError::IncompatibleIndex(_))
             | TantivyError::SchemaError(_)
     );
     if damaged {

@@ -70,7 +70,7 @@ pub(crate) fn apply(sink: &mut RedisSink, commit: &Arc<Commit>) -> Result<(), Si
 }
 
 /// Returns the checkpoint's number and the distinct values of all rows.
-fn contents(server: &Server) -> (Option<u64>, Vec<String>) {
+pub(crate) fn contents(server: &Server) -> (Option<u64>, Vec<String>) {
     let target = target(RedisShape::Json);
     let mut reader = RedisReader::new(place(server.settings()), &target, unit()).expect("a reader");
     let mut values = std::collections::BTreeSet::new();

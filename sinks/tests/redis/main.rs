@@ -1,6 +1,7 @@
 //! The Redis sink on a real server. Each test starts one of its own and ends it.
 
 mod faults;
+mod foreign;
 mod gate;
 mod place;
 mod security;

@@ -91,6 +91,16 @@ impl Server {
         }
         command.query(&mut self.client()).expect(words)
     }
+
+    /// Writes a text, which may have blanks, over whatever a key holds.
+    pub(crate) fn set(&self, key: &str, text: &str) {
+        let mut command = redis::cmd("SET");
+        command
+            .arg(key)
+            .arg(text)
+            .exec(&mut self.client())
+            .expect("set");
+    }
 }
 
 impl Drop for Server {

@@ -7,7 +7,9 @@ use std::time::Duration;
 use materializer_model::definition::{RedisShape, RedisTarget};
 use materializer_model::ports::{AliasPointer, Expect, Sink, SinkAdmin, SinkError};
 use materializer_model::{Offset, SinkId, Unit, VersionId, VersionNumber, ViewName};
-use materializer_sinks::redis::{Read, ReadRequest, RedisSink, Reply, ViewReads, find_traces};
+use materializer_sinks::redis::{
+    Answer, NewestAliases, Read, ReadRequest, RedisSink, Reply, ViewReads, find_traces,
+};
 
 use crate::faults::{apply, commit, token};
 use crate::place::{admin, admin_of, place, sink, target};
@@ -32,8 +34,12 @@ fn request(reads: Vec<Read>) -> ReadRequest {
     }
 }
 
+fn reads_of(server: &Server) -> ViewReads {
+    ViewReads::new(place(server.settings()), NewestAliases::default())
+}
+
 /// Writes ten rows with the version's name to each of two versions.
-fn fill(server: &Server) {
+pub(crate) fn fill(server: &Server) {
     for number in [1, 2] {
         let unit: Unit = format!("products/v{number}/c0/s0").parse().expect("a unit");
         let mut writer = sink(server.settings(), &unit);
@@ -56,7 +62,7 @@ fn every_kind_of_read_is_answered_by_the_live_version() {
     .expect("a sink");
     assert_eq!(writer.open(&token(1), Expect::Maybe), Ok(None));
     apply(&mut writer, &commit(1, 1, r#"{"title":"shoe","n":null}"#)).expect("written");
-    let mut reads = ViewReads::new(place(server.settings()));
+    let mut reads = reads_of(&server);
     let missing = reads.answer(&[request(Vec::new())]);
     assert!(
         matches!(&missing[..], [Err(SinkError::Unavailable(_))]),
@@ -134,7 +140,7 @@ fn one_version_answers_a_request_while_the_alias_moves() {
                 assert_eq!(moved, Ok(()));
             }
         });
-        let mut reads = ViewReads::new(place(server.settings()));
+        let mut reads = reads_of(&server);
         let mut epoch = 0;
         loop {
             let is_last = swaps.is_finished();
@@ -160,7 +166,7 @@ fn a_reader_whose_idle_connection_was_cut_is_answered_all_the_same() {
     fill(&server);
     let mut coordinator = admin(server.settings());
     assert_eq!(coordinator.move_alias(&view(), &pointer(1, 1)), Ok(()));
-    let mut reads = ViewReads::new(place(server.settings()));
+    let mut reads = reads_of(&server);
     let requests = [request(vec![Read::Get(b"product:key-0".to_vec())])];
     for _ in 0..3 {
         let answers = reads.answer(&requests);
@@ -175,7 +181,7 @@ fn an_alias_that_is_not_ours_serves_nobody_and_is_written_over() {
     let server = Server::start();
     fill(&server);
     let mut coordinator = admin(server.settings());
-    let mut reads = ViewReads::new(place(server.settings()));
+    let mut reads = reads_of(&server);
     let requests = [request(vec![Read::Get(b"product:key-0".to_vec())])];
     for (epoch, foreign) in (1..).zip([
         "SET main::products:alias v2",
@@ -196,6 +202,38 @@ fn an_alias_that_is_not_ours_serves_nobody_and_is_written_over() {
         let answers = reads.answer(&requests);
         let answer = answers[0].as_ref().expect("an answer");
         assert_eq!(answer.replies, [Reply::Bytes(b"v1".to_vec())]);
+    }
+}
+
+#[test]
+#[ignore = "needs redis-server: ./dev test"]
+fn an_alias_that_a_person_sets_back_is_followed_by_no_reader_of_a_gateway_that_saw_the_newer_one() {
+    let server = Server::start();
+    fill(&server);
+    let mut coordinator = admin(server.settings());
+    let newest = NewestAliases::default();
+    let mut readers = [(); 2].map(|()| ViewReads::new(place(server.settings()), newest.clone()));
+    let requests = [request(vec![Read::Get(b"product:key-0".to_vec())])];
+    let told = |reader: &mut ViewReads| match reader.answer(&requests).remove(0) {
+        Ok(Answer { pointer, .. }) => format!("{} {}", pointer.version, pointer.epoch),
+        Err(SinkError::Unavailable(why)) => why,
+        Err(other) => panic!("{other:?}"),
+    };
+    assert_eq!(coordinator.move_alias(&view(), &pointer(1, 1)), Ok(()));
+    assert_eq!(told(&mut readers[1]), "v1 1");
+    assert_eq!(coordinator.move_alias(&view(), &pointer(2, 2)), Ok(()));
+    assert_eq!(told(&mut readers[0]), "v2 2");
+    for back in ["v1 1", "v1 2"] {
+        server.set("main::products:alias", back);
+        for reader in &mut readers {
+            let why = told(reader);
+            assert!(why.contains("went back from `v2 2`"), "{back}: {why}");
+        }
+    }
+    server.set("main::products:alias", "v1 1");
+    assert_eq!(coordinator.move_alias(&view(), &pointer(2, 2)), Ok(()));
+    for reader in &mut readers {
+        assert_eq!(told(reader), "v2 2");
     }
 }
 

@@ -120,6 +120,28 @@ fn an_altered_file_is_found_when_the_unit_is_opened() {
 }
 
 #[test]
+fn an_index_in_the_format_of_another_release_of_tantivy_is_damaged_when_it_is_opened() {
+    /// What stands at the end of each file of a segment.
+    const SAID: &[u8] = br#""index_format_version":"#;
+    let dir = TempDir::new().expect("a folder");
+    let settings = settings(dir.path());
+    drop(filled(&settings, &suite_view(), &rows(50)));
+    for entry in fs::read_dir(index_dir(dir.path())).expect("a folder") {
+        let file = entry.expect("an entry").path();
+        let mut bytes = fs::read(&file).expect("read");
+        if let Some(at) = bytes.windows(SAID.len()).rposition(|text| text == SAID) {
+            bytes[at + SAID.len()] = b'1';
+            fs::write(&file, bytes).expect("written");
+        }
+    }
+    let opened = sink(&settings, &suite_view()).open(&token(2), Expect::Data);
+    assert!(
+        matches!(&opened, Err(SinkError::Damaged(why)) if why.contains("index format")),
+        "{opened:?}"
+    );
+}
+
+#[test]
 fn a_lost_file_of_deletes_is_damage_and_brings_no_row_back() {
     let dir = TempDir::new().expect("a folder");
     let settings = settings(dir.path());

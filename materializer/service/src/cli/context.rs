@@ -87,14 +87,16 @@ pub(super) fn explain(error: ClientError) -> Failure {
             Exit::Failed,
             "`materializer run` (or `coordinator`) creates it; `materializer catalog import FILE` restores a backup".to_owned(),
         ),
-        ClientError::Follow(FollowError::Foreign { .. }) => (
+        ClientError::Follow(
+            FollowError::Foreign { .. } | FollowError::Log(ControlError::Lost(_)),
+        ) => (
             Exit::Failed,
             "were they made anew? `materializer catalog import FILE` brings a backup back, and `materializer catalog adopt --reason …` binds it".to_owned(),
         ),
         ClientError::Follow(FollowError::Log(ControlError::Unavailable(_) | ControlError::Unknown(_))) => {
             (Exit::Failed, "is Kafka up? `materializer doctor` looks".to_owned())
         }
-        ClientError::Follow(FollowError::Log(ControlError::Refused(_) | ControlError::Lost(_))) => {
+        ClientError::Follow(FollowError::Log(ControlError::Refused(_))) => {
             (Exit::Failed, "`materializer doctor` checks the topics one by one".to_owned())
         }
         ClientError::Newer(_) => (Exit::Failed, "use the release that wrote it".to_owned()),
