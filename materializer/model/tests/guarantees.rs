@@ -1,4 +1,4 @@
-//! Holds the pages that name tests to tests that exist.
+//! Holds the pages that name tests, and scenes of chaos, to those that exist.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -34,8 +34,7 @@ fn every_test_that_a_page_names_exists() {
     }
     for (page, least) in PAGES {
         let text = fs::read_to_string(root.join(page)).expect("the page");
-        let quoted = text.split('`').skip(1).step_by(2);
-        let tests: Vec<&str> = quoted
+        let tests: Vec<&str> = quoted(&text)
             .filter(|word| word.matches('_').count() >= 3)
             .collect();
         assert!(tests.len() > least, "{page} names {} tests", tests.len());
@@ -45,4 +44,29 @@ fn every_test_that_a_page_names_exists() {
             .collect();
         assert!(missing.is_empty(), "{page}: {missing:?}");
     }
+}
+
+/// Returns what stands between back quotes.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+#[test]
+fn the_faults_that_are_said_to_be_played_are_the_scenes_of_chaos() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let page = fs::read_to_string(root.join("docs/guarantees.md")).expect("the page");
+    let (_, table) = page
+        .split_once("\n## Faults that are played\n")
+        .expect("the chapter");
+    let table = table.lines().skip_while(|line| !line.starts_with('|'));
+    let table: String = table.take_while(|line| line.starts_with('|')).collect();
+    let said: BTreeSet<&str> = quoted(&table).collect();
+    let mut sources = String::new();
+    for entry in fs::read_dir(root.join("tests/chaos/src/scenes")).expect("a folder") {
+        sources += &fs::read_to_string(entry.expect("an entry").path()).expect("a source");
+    }
+    let named = sources.split("        name: \"").skip(1);
+    let scenes: BTreeSet<&str> = named.filter_map(|rest| rest.split('"').next()).collect();
+    assert!(scenes.len() > 40, "{scenes:?}");
+    assert_eq!(said, scenes);
 }

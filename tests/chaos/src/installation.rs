@@ -1,5 +1,6 @@
 //! One installation of the real program: its settings, its processes, its verbs.
 
+use std::fmt::Display;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -25,6 +26,23 @@ pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let began = Instant::now();
     while !is_so() {
         assert!(began.elapsed() < LIMIT, "{what}: not within {LIMIT:?}");
+        thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// Asks something of a server until it answers, and fails the test with its last fault if it never does: in
+/// the middle of an election or a restart a fault is no answer.
+///
+/// # Panics
+/// Where it does not answer within [`LIMIT`].
+#[allow(clippy::disallowed_methods, reason = "a test's own limit")]
+pub fn until_answered<T, E: Display>(what: &str, mut ask: impl FnMut() -> Result<T, E>) -> T {
+    let began = Instant::now();
+    loop {
+        match ask() {
+            Ok(answer) => return answer,
+            Err(fault) => assert!(began.elapsed() < LIMIT, "{what}: {fault}"),
+        }
         thread::sleep(LOOK_EVERY);
     }
 }

@@ -1,6 +1,7 @@
 //! The second opinion: writes the log and compares the sinks with it, in another language, by another
 //! Kafka client.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -18,6 +19,8 @@ pub struct Oracle {
     installation: String,
     /// Whether the topic is compacted: records of another kind delete the row of their key then.
     pub compacted: bool,
+    /// Whether the topic got more partitions: a key's records are in order of their times then.
+    pub grown: bool,
 }
 
 impl Oracle {
@@ -33,6 +36,7 @@ impl Oracle {
             topic: installation.topic.clone(),
             installation: installation.name.clone(),
             compacted: false,
+            grown: false,
         }
     }
 
@@ -90,6 +94,9 @@ impl Oracle {
         if self.compacted {
             command.arg("--compacted");
         }
+        if self.grown {
+            command.arg("--grown");
+        }
         if let Some(http) = search_at {
             let http = format!("http://127.0.0.1:{http}");
             command.args(["--http", &http, "--search", "product-search"]);
@@ -117,9 +124,19 @@ impl Producer {
     #[must_use]
     pub fn finish(mut self) -> u64 {
         drop(self.0.stdin.take());
-        let output = self.0.wait_with_output().expect("our child");
-        let told: Value = serde_json::from_slice(&output.stdout).expect("one line of JSON");
+        let mut told = String::new();
+        let stdout = self.0.stdout.as_mut().expect("piped above");
+        stdout.read_to_string(&mut told).expect("text");
+        let told: Value = serde_json::from_str(&told).expect("one line of JSON");
         told["produced"].as_u64().expect("a number of events")
+    }
+}
+
+impl Drop for Producer {
+    fn drop(&mut self) {
+        // One that was not finished is of a scene that failed; one that was has ended, or is about to.
+        let _killed = self.0.kill();
+        let _ended = self.0.wait();
     }
 }
 

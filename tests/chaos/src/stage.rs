@@ -3,19 +3,23 @@
 
 pub mod index;
 pub mod repair;
+mod views;
+mod watch;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::installation::{Installation, unique, wait_until};
 use crate::kafka::{Kafka, Way};
 use crate::oracle::{Oracle, Producer};
-use crate::process::now;
 use crate::readers::{Readers, Seen};
 use crate::redis::{Persistence, Redis};
+
+pub use views::{V1, V2};
+pub use watch::version_of;
 
 /// How many products the log is about.
 const KEYS: u32 = 2_000;
@@ -23,16 +27,6 @@ const KEYS: u32 = 2_000;
 const EVENTS: u64 = 20_000;
 /// Events a second while everything goes on.
 const RATE: u32 = 300;
-
-/// The fields of the first version of `products`.
-pub const V1: &str = "title: event.title, price: event.price, rev: event.rev";
-/// The fields of the second version, which readers tell from the first.
-pub const V2: &str = "title: event.title, price: event.price, brand: event.brand.name, \
-    rev: event.rev";
-const SEARCHED: &str = "title: {value: event.title, type: text, language: english}, \
-    brand: {value: event.brand.name, type: string, facet: true, missing: ''}, \
-    price: {value: event.price, type: f64, sort: true}";
-const TO_REDIS: &str = "redis: {connection: cache, key: 'product:{key}'}";
 
 /// How the servers of a scene are.
 #[derive(Clone, Debug)]
@@ -142,74 +136,6 @@ impl Stage {
         }
     }
 
-    /// Returns the definition of the search view, with its copies as they are said.
-    #[must_use]
-    pub fn search_definition(&self, to: &str) -> String {
-        self.definition("product-search", SEARCHED, to)
-    }
-
-    /// Applies a definition of `products` with certain fields: [`V1`] or [`V2`].
-    pub fn apply_version(&self, file: &str, fields: &str) {
-        self.define_version(file, fields);
-        self.installation.done(&["apply", file]);
-    }
-
-    /// Writes a file with a definition of `products` with certain fields: [`V1`] or [`V2`].
-    pub fn define_version(&self, file: &str, fields: &str) {
-        let text = self.redis_definition(fields);
-        self.installation.define(file, &text);
-    }
-
-    /// Writes the definition of `product-search` and returns its file.
-    #[must_use]
-    pub fn define_search(&self) -> String {
-        let search = self.search_definition("tantivy: {}");
-        self.installation.define("search.yaml", &search)
-    }
-
-    /// Returns a definition of `products` with certain fields.
-    #[must_use]
-    pub fn redis_definition(&self, fields: &str) -> String {
-        self.definition("products", fields, TO_REDIS)
-    }
-
-    /// Returns a definition of a view of the log.
-    #[must_use]
-    pub fn definition(&self, view: &str, fields: &str, to: &str) -> String {
-        format!(
-            "view: {view}\nfrom: {{topics: ['{}']}}\nonly: event.kind == 'product'\n\
-             where: event.hidden != true\ndocument: {{{fields}}}\nto: {{{to}}}\n\
-             gates: {{lag_seconds: 30, lag_records: 10000, stable_for: 1s}}\n",
-            self.installation.topic
-        )
-    }
-
-    /// Waits until a version stands where `wait --for` says.
-    pub fn await_version(&self, version: &str, goal: &str) {
-        self.installation
-            .done(&["wait", version, "--for", goal, "--timeout", "2m"]);
-    }
-
-    /// Asks again until the alias of `products` is at a version: whether a request that was hurt counted is
-    /// the program's to say.
-    pub fn insist(&self, verb: &[&str], number: u64) {
-        wait_until(&format!("{verb:?} moves the alias"), || {
-            let there = self.installation.view("products")["alias"]["version"] == number;
-            there || {
-                self.installation.verb(verb);
-                false
-            }
-        });
-    }
-
-    /// Waits until readers of `products` are answered by a version everywhere.
-    pub fn await_alias(&self, number: u64) {
-        wait_until(&format!("readers see v{number}"), || {
-            let alias = &self.installation.view("products")["alias"];
-            alias["version"] == number && alias["confirmed"] == true
-        });
-    }
-
     /// Lets writes go on until [`Stage::settle`].
     ///
     /// # Panics
@@ -266,96 +192,6 @@ impl Stage {
         self.readers.take().expect("readers").finish()
     }
 
-    /// Returns a version of `products` as `status` shows it; null where there is none.
-    #[must_use]
-    pub fn version(&self, number: u64) -> Value {
-        version_of(&self.installation.view("products"), number)
-    }
-
-    /// Returns the health of a version of `products`, in the word of `status`.
-    #[must_use]
-    pub fn health(&self, number: u64) -> String {
-        let version = self.version(number);
-        version["health"]["is"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned()
-    }
-
-    /// Waits until a version of `products` is of a health, and returns the version as `status` shows it.
-    #[must_use]
-    pub fn await_health(&self, number: u64, health: &str) -> Value {
-        let mut version = Value::Null;
-        wait_until(&format!("v{number} is {health}"), || {
-            version = self.version(number);
-            version["health"]["is"] == health
-        });
-        version
-    }
-
-    /// Returns the checkpoint of a version of `products` as Redis holds it; `None` while there is none.
-    #[must_use]
-    pub fn checkpoint(&self, number: u64) -> Option<String> {
-        let key = format!(
-            "{}::products:v{number}:s0:checkpoint",
-            self.installation.name
-        );
-        self.redis.try_ask(&["GET", &key]).ok()?
-    }
-
-    /// Returns how many records a version of `products` had read at the checkpoint that Redis holds; 0 while
-    /// there is none.
-    #[must_use]
-    pub fn position(&self, number: u64) -> u64 {
-        let stored = self.checkpoint(number).unwrap_or_default();
-        let stored: Value = serde_json::from_str(&stored).unwrap_or_default();
-        let partitions = stored["topics"][&self.installation.topic]["p"].as_object();
-        let offsets = partitions.into_iter().flatten();
-        offsets.filter_map(|(_, at)| at[0].as_u64()).sum()
-    }
-
-    /// Waits until a version of `products` has committed more than so many records.
-    pub fn await_passed(&self, number: u64, records: u64) {
-        wait_until(&format!("v{number} is past {records} records"), || {
-            self.position(number) > records
-        });
-    }
-
-    /// Waits until the process `run` has logged some words.
-    pub fn await_logged(&self, words: &str) {
-        wait_until(&format!("it is logged: {words}"), || {
-            self.installation.run.logged().contains(words)
-        });
-    }
-
-    /// Waits until a version of `products` has committed something else than `before`, and measures it
-    /// from an instant.
-    ///
-    /// # Panics
-    /// Where it does not.
-    pub fn await_commit(&mut self, what: &str, number: u64, before: Option<&str>, since: Instant) {
-        // At the pace of a measurement, not of a verb.
-        loop {
-            let now = self.checkpoint(number);
-            if now.is_some() && now.as_deref() != before {
-                break;
-            }
-            assert!(
-                since.elapsed() < crate::installation::LIMIT,
-                "{what}: no commit"
-            );
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        self.measure(what, since);
-    }
-
-    /// Notes how long something took.
-    pub fn measure(&mut self, what: &str, since: Instant) -> Duration {
-        let took = now() - since;
-        self.measured.push((what.to_owned(), took));
-        took
-    }
-
     /// Ends the writes, and waits until every version that is fed has committed the whole log.
     pub fn settle(&mut self) {
         self.stop_writing();
@@ -365,7 +201,8 @@ impl Stage {
                 let view = self.installation.view(view);
                 let versions = view["versions"].as_array().into_iter().flatten();
                 let mut fed = versions.filter(|it| is_fed(it)).peekable();
-                fed.peek().is_some() && fed.all(|it| it["records"]["done"].as_i64() == Some(end))
+                let has_all = |it: &Value| it["records"]["done"] == end * copies(it);
+                fed.peek().is_some() && fed.all(has_all)
             });
         }
     }
@@ -410,18 +247,14 @@ impl Stage {
     }
 }
 
-/// Returns a version of a view as `status` shows it; null where there is none.
-#[must_use]
-pub fn version_of(view: &Value, number: u64) -> Value {
-    let versions = view["versions"].as_array().into_iter().flatten();
-    let suffix = format!("@v{number}");
-    let is_it = |it: &&Value| {
-        it["version"]
-            .as_str()
-            .is_some_and(|it| it.ends_with(&suffix))
+/// Returns how many times the units of a version read the log.
+fn copies(version: &Value) -> i64 {
+    let units = version["units"].as_array().into_iter().flatten();
+    let is_first_shard = |unit: &&Value| {
+        let unit = unit["unit"].as_str().unwrap_or_default();
+        unit.ends_with("/s0")
     };
-    let found = versions.into_iter().find(is_it);
-    found.cloned().unwrap_or_default()
+    units.filter(is_first_shard).fold(0, |copies, _| copies + 1)
 }
 
 /// Says whether a version takes commits: by its role, and unless it cannot go on.

@@ -1,11 +1,11 @@
 //! What the brokers say of a topic.
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use rdkafka::metadata::{Metadata, MetadataPartition};
 
 use super::{Kafka, REQUEST};
-use crate::installation::wait_until;
+use crate::installation::until_answered;
 
 impl Kafka {
     /// Returns each partition of a topic with the end of what is committed.
@@ -79,24 +79,21 @@ impl Kafka {
 /// Asks for the ends of a partition until its leader knows them: one that has just been elected does not
 /// (`OFFSET_NOT_AVAILABLE`, KIP-207), and one that is gone may still be the leader the client knows.
 fn marks_of(consumer: &BaseConsumer, topic: &str, partition: i32) -> (i64, i64) {
-    use RDKafkaErrorCode as E;
-    let mut marks = Err(KafkaError::Canceled);
-    wait_until("a leader that knows its ends", || {
-        marks = consumer.fetch_watermarks(topic, partition, REQUEST);
-        !matches!(
-            marks
-                .as_ref()
-                .err()
-                .and_then(KafkaError::rdkafka_error_code),
-            Some(E::OffsetNotAvailable | E::NotLeaderForPartition | E::LeaderNotAvailable)
-        )
-    });
-    marks.expect("watermarks")
+    let what = format!("the ends of `{topic}`/{partition}");
+    until_answered(&what, || {
+        consumer.fetch_watermarks(topic, partition, REQUEST)
+    })
 }
 
+/// Asks for the partitions of a topic until a broker knows it: one that was just made may not yet.
 fn ask(consumer: &BaseConsumer, topic: &str) -> Metadata {
-    let metadata = consumer.fetch_metadata(Some(topic), REQUEST);
-    metadata.expect("a broker that answers")
+    until_answered(&format!("the partitions of `{topic}`"), || {
+        let metadata = consumer.fetch_metadata(Some(topic), REQUEST)?;
+        match metadata.topics()[0].error() {
+            None => Ok(metadata),
+            Some(fault) => Err(KafkaError::MetadataFetch(fault.into())),
+        }
+    })
 }
 
 fn partitions(metadata: &Metadata) -> impl Iterator<Item = &MetadataPartition> {

@@ -1,4 +1,4 @@
-//! Logs that are whole and yet not every offset holds a record that counts: transactions and compaction.
+//! Logs that are whole and yet not read straight on: transactions, compaction, and partitions that are added.
 
 use std::thread;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use chaos::installation::{LIMIT, wait_until};
 use chaos::kafka::send;
 use chaos::now;
-use chaos::stage::{Setting, Stage, V2, version_of};
+use chaos::stage::{Setting, Stage, V1, V2, version_of};
 use rdkafka::producer::{BaseProducer, Producer};
 use serde_json::Value;
 
@@ -24,6 +24,12 @@ pub(super) const SCENES: &[Scene] = &[
         fault: "compaction that goes on all through a build that is killed twice",
         short: true,
         play: compaction,
+    },
+    Scene {
+        name: "kafka-growth",
+        fault: "the topic gets more partitions while its keys are written, so that some of them move",
+        short: false,
+        play: growth,
     },
 ];
 
@@ -145,6 +151,39 @@ fn compaction(name: &str) -> Stage {
         records < Some(ends * 9 / 10),
         "compacted: {records:?} of {ends}"
     );
+    stage.end(2, V2);
+    stage
+}
+
+fn growth(name: &str) -> Stage {
+    let setting = Setting {
+        settings: "worker: {growth_settles: 5s}\n".to_owned(),
+        ..Setting::default()
+    };
+    let mut stage = Stage::begin(name, &setting);
+    stage.oracle.grown = true;
+    let topic = stage.installation.topic.clone();
+    stage.kafka.grow(&topic, 9);
+    let grown = now();
+    stage.await_shown("products", 1, "waiting", "to be recorded");
+    wait_until("the growth is recorded", || {
+        let (_, history) = stage.installation.answer(&["history"]);
+        history.contains("6 partitions became 9")
+    });
+    stage.measure("until the growth is recorded", grown);
+    stage.await_shown("products", 1, "ok", "");
+    stage.measure("until the version is well again", grown);
+    let written = stage.kafka.ends(&topic);
+    let added = written
+        .iter()
+        .filter(|(partition, end)| *partition > 5 && *end > 0);
+    assert_eq!(added.count(), 3, "keys moved: {written:?}");
+    stage.compare(1, V1);
+    stage.write();
+    // What is built now reads both eras.
+    stage.apply_version("v2.yaml", V2);
+    stage.await_version("products@v2", "ready");
+    stage.installation.done(&["promote", "products@v2"]);
     stage.end(2, V2);
     stage
 }

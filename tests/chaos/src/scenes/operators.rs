@@ -23,6 +23,12 @@ pub(super) const SCENES: &[Scene] = &[
         play: promote_retiring,
     },
     Scene {
+        name: "operators-rollback-promoting",
+        fault: "a candidate is promoted and the view rolled back at once",
+        short: false,
+        play: rollback_promoting,
+    },
+    Scene {
         name: "operators-edit-in-swap",
         fault: "the view is edited, which gives the candidate up, while that is promoted",
         short: false,
@@ -127,6 +133,37 @@ fn promote_retiring(name: &str) -> Stage {
             "one of the two is carried out: {codes:?}: {:?}",
             facts(&stage)
         ),
+    }
+    end(stage, live)
+}
+
+fn rollback_promoting(name: &str) -> Stage {
+    let stage = Stage::begin(name, &Setting::default());
+    build_second(&stage);
+    stage.installation.done(&["promote", "products@v2"]);
+    stage.await_version("products@v2", "live");
+    stage.installation.done(&["apply", "v1.yaml", "--rebuild"]);
+    stage.await_version("products@v3", "ready");
+    let before = facts(&stage).len();
+    let codes = at_once(
+        &stage,
+        &[&["promote", "products@v3"], &["rollback", "products"]],
+    );
+    let live = await_settled(&stage);
+    let facts = facts(&stage).split_off(before);
+    let is_move = |fact: &&String| fact.contains("promoted") || fact.contains("live again");
+    let last = facts.iter().rfind(is_move);
+    let last = last.unwrap_or_else(|| panic!("neither is carried out: {codes:?}: {facts:?}"));
+    assert!(
+        last.starts_with(&format!("products@v{live} ")),
+        "v{live} is live: {facts:?}"
+    );
+    for (code, done) in codes.iter().zip(["products@v3 promoted", "live again"]) {
+        let is_done = has(&facts, done);
+        assert!(
+            *code != Some(0) || is_done,
+            "{codes:?}, not {done}: {facts:?}"
+        );
     }
     end(stage, live)
 }

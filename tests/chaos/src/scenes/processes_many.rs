@@ -93,10 +93,14 @@ fn coordinators(name: &str) -> Stage {
 fn coordinator_zombie(name: &str) -> Stage {
     let mut apart = begin_apart(name);
     let mut moments = Moments::new(11);
+    let promotions = |process: &Process| process.logged().matches("products@v2: promoted").count();
+    let mut asleep = 0;
     for round in 0..4 {
+        let known = promotions(&apart.coordinators[round % 2]);
         let mut asked = apart.stage.installation.begin(PROMOTE);
         moments.pass(250);
         apart.coordinators[round % 2].pause();
+        asleep += usize::from(promotions(&apart.coordinators[round % 2]) == known);
         let paused = now();
         asked.wait().expect("our child");
         apart.stage.insist(PROMOTE, 2);
@@ -118,6 +122,7 @@ fn coordinator_zombie(name: &str) -> Stage {
             "an old decision counted: {alias}, was at {epoch}"
         );
     }
+    assert!(asleep > 0, "it was never stopped before the decision");
     apart.stage.end(1, V1);
     apart.stage
 }

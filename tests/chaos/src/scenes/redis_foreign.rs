@@ -3,6 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
+use chaos::installation::wait_until;
 use chaos::now;
 use chaos::stage::repair::products;
 use chaos::stage::{Setting, Stage, V2};
@@ -12,6 +13,18 @@ use super::Scene;
 
 pub(super) const SCENES: &[Scene] = &[
     Scene {
+        name: "redis-foreign-row",
+        fault: "every row is overwritten by a key of another type",
+        short: false,
+        play: row,
+    },
+    Scene {
+        name: "redis-foreign-token",
+        fault: "the token is overwritten by another text",
+        short: false,
+        play: token,
+    },
+    Scene {
         name: "redis-foreign-checkpoint",
         fault: "the checkpoint is overwritten by a key of another type",
         short: false,
@@ -19,7 +32,7 @@ pub(super) const SCENES: &[Scene] = &[
     },
     Scene {
         name: "redis-alias",
-        fault: "the alias key is deleted, overwritten by a text, and made a list",
+        fault: "the alias key is deleted, overwritten by a text, made a list, and set back",
         short: false,
         play: alias,
     },
@@ -29,6 +42,42 @@ pub(super) const SCENES: &[Scene] = &[
 fn make_list(stage: &Stage, key: &str) {
     stage.redis.ask::<()>(&["DEL", key]);
     stage.redis.ask::<u64>(&["LPUSH", key, "foreign"]);
+}
+
+fn row(name: &str) -> Stage {
+    let mut stage = Stage::begin(name, &Setting::default());
+    // Rows that are written meanwhile are good again.
+    stage.stop_writing();
+    stage.installation.run.presence.set(false);
+    let pattern = format!("{}:products:v1:*", stage.installation.name);
+    let keys: Vec<String> = stage.redis.ask(&["KEYS", &pattern]);
+    assert!(keys.len() > 100, "there are rows");
+    for key in &keys {
+        make_list(&stage, key);
+    }
+    // Nothing reads rows back unasked: a comparison finds it.
+    let verify = ["verify", "products@v1", "--full"];
+    let (code, said) = stage.installation.answer(&verify);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("0 missing, 0 unexpected"), "{said}");
+    assert!(said.contains("`apply FILE --rebuild`"), "{said}");
+    stage.write();
+    stage.define_version("v2.yaml", V2);
+    let apply = ["apply", "v2.yaml", "--rebuild"];
+    stage.installation.done(&apply);
+    stage.await_version("products@v2", "ready");
+    stage.installation.done(&["promote", "products@v2"]);
+    stage.await_version("products@v2", "live");
+    stage.installation.run.presence.set(true);
+    stage.end(2, V2);
+    stage
+}
+
+fn token(name: &str) -> Stage {
+    let stage = Stage::begin(name, &Setting::default());
+    let key = format!("{}::products:v1:s0:token", stage.installation.name);
+    stage.redis.ask::<()>(&["SET", &key, "foreign"]);
+    rebuild(stage, "not one of ours")
 }
 
 fn checkpoint(name: &str) -> Stage {
@@ -64,13 +113,14 @@ fn alias(name: &str) -> Stage {
     assert!(right.starts_with("v2 "), "{right}");
     stage.installation.run.presence.set(false);
     let set = ["SET", key.as_str()];
-    let harms: [(&str, Vec<&str>); 3] = [
+    let harms: [(&str, Vec<&str>); 4] = [
         ("a deleted alias", vec!["DEL", &key]),
         (
             "an alias of another text",
             [&set[..], &["foreign"]].concat(),
         ),
         ("an alias that is a list", vec!["LPUSH", &key, "foreign"]),
+        ("an alias that is set back", [&set[..], &["v1 1"]].concat()),
     ];
     let mut reader = Reader {
         stage: &stage,
@@ -78,13 +128,14 @@ fn alias(name: &str) -> Stage {
     };
     let mut restored = Vec::new();
     for (what, harm) in harms {
+        wait_until("readers are answered", || reader.is_answered());
         if harm[0] == "LPUSH" {
             stage.redis.ask::<()>(&["DEL", &key]);
         }
         stage.redis.ask::<redis::Value>(&harm);
         let harmed = now();
         loop {
-            reader.assert_newest();
+            reader.is_answered();
             let stored = stage.redis.try_ask::<Option<String>>(&["GET", &key]);
             if stored.is_ok_and(|stored| stored.as_ref() == Some(&right)) {
                 break;
@@ -110,20 +161,20 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Fails where a connection that was shown the newest version is shown rows of the one before, or none.
-    fn assert_newest(&mut self) {
-        let known = self.connection.is_some();
+    /// Says whether rows are shown; fails where they are of the version before, or none are there.
+    fn is_answered(&mut self) -> bool {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.stage.connected().expect("the gateway listens"),
         };
         let Ok(rows) = products(&mut connection) else {
-            return; // it is told that there is no alias
+            return false; // it is told that there is no alias, or that it went back
         };
         let rows: Vec<String> = rows.into_iter().flatten().collect();
         assert!(!rows.is_empty(), "no rows are there");
         let is_newest = rows.iter().all(|row| row.contains("\"brand\""));
-        assert!(is_newest || !known, "of the version before: {rows:?}");
-        self.connection = is_newest.then_some(connection);
+        assert!(is_newest, "of the version before: {rows:?}");
+        self.connection = Some(connection);
+        true
     }
 }

@@ -1,4 +1,4 @@
-//! A disk that an index cannot use: full, or held by another process.
+//! A disk that an index cannot use: full, read-only, held by another process, or not its own.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -6,11 +6,13 @@ use std::process::Command;
 use std::time::Duration;
 use std::{fs, thread};
 
+use chaos::installation::{Installation, wait_until};
 use chaos::now;
 use chaos::stage::index::SEARCH;
 use chaos::stage::{Setting, Stage, V1};
 
 use super::Scene;
+use super::tantivy::rebuild;
 
 pub(super) const SCENES: &[Scene] = &[
     Scene {
@@ -24,6 +26,24 @@ pub(super) const SCENES: &[Scene] = &[
         fault: "another process holds the lock of the index at a start",
         short: true,
         play: lock,
+    },
+    Scene {
+        name: "tantivy-readonly",
+        fault: "the folder of the index becomes read-only",
+        short: false,
+        play: readonly,
+    },
+    Scene {
+        name: "tantivy-swapped-copies",
+        fault: "two processes come back with each other's folder of indices",
+        short: false,
+        play: swapped_copies,
+    },
+    Scene {
+        name: "tantivy-swapped-installation",
+        fault: "a process comes back with another installation's index in the place of its own",
+        short: false,
+        play: swapped_installation,
     },
 ];
 
@@ -100,4 +120,81 @@ fn lock(name: &str) -> Stage {
     assert!(stage.found() > 0, "it answers again");
     stage.end(1, V1);
     stage
+}
+
+fn readonly(name: &str) -> Stage {
+    let mut stage = Stage::begin(name, &Setting::default());
+    let folder = stage.search_folder();
+    let source = folder.display().to_string();
+    let Some(disk) = Mount::at(&folder, &["--bind", &source]) else {
+        return not_played(stage);
+    };
+    // Not while a file is being written.
+    wait_until("it can be made read-only", || {
+        disk.mount(&["-o", "remount,bind,ro"])
+    });
+    assert!(fs::write(folder.join("x"), "").is_err(), "it is read-only");
+    stage.await_shown(SEARCH, 1, "failed", "Read-only");
+    assert!(stage.found() > 0, "it serves what it has");
+    assert_eq!(stage.role(SEARCH, 1), "live");
+    drop(disk);
+    let mended = now();
+    stage.await_index_commit(1);
+    stage.measure("to the first new commit, from the mend", mended);
+    stage.await_shown(SEARCH, 1, "ok", "");
+    stage.end(1, V1);
+    stage
+}
+
+/// Puts one folder in the place of another one, and that in the place of the first.
+fn swap(stage: &Stage, one: &Path, other: &Path) {
+    let aside = stage.folder.join("aside");
+    for (from, to) in [(one, &*aside), (other, one), (&*aside, other)] {
+        fs::rename(from, to).expect("moved");
+    }
+}
+
+fn swapped_copies(name: &str) -> Stage {
+    let mut stage = Stage::begin(name, &Setting::default());
+    let copies = stage.search_definition("tantivy: {copies: 2}");
+    stage.installation.define("search.yaml", &copies);
+    stage.installation.done(&["apply", "search.yaml"]);
+    let mut other = stage.installation.process("other", "worker");
+    other.start_ready();
+    wait_until("both copies are there", || {
+        let shown = stage.shown(SEARCH, 1);
+        let units = shown["units"].as_array().map_or(&[][..], Vec::as_slice);
+        units.len() == 2 && units.iter().all(|unit| unit["servable"] == true)
+    });
+    stage.installation.run.kill();
+    other.kill();
+    let theirs = other.data().join(&stage.installation.name).join(SEARCH);
+    swap(&stage, &stage.search_folder(), &theirs);
+    stage.installation.run.start_ready();
+    other.start_ready();
+    let shown = stage.await_shown(SEARCH, 1, "damaged", "there is no index");
+    assert_eq!(shown["role"], "live", "{shown}");
+    let stage = rebuild(stage);
+    other.end();
+    stage
+}
+
+fn swapped_installation(name: &str) -> Stage {
+    let mut stage = Stage::begin(name, &Setting::default());
+    let (brokers, redis) = (stage.kafka.brokers(), stage.redis.url());
+    let mut foreign = Installation::new(&brokers, &redis, "foreign", "");
+    foreign.topic.clone_from(&stage.installation.topic);
+    foreign.run.start_ready();
+    let search = stage.search_definition("tantivy: {}");
+    let file = foreign.define("search.yaml", &search);
+    foreign.done(&["apply", &file]);
+    let live = ["wait", "product-search@v1", "--for", "live"];
+    foreign.done(&live);
+    foreign.run.kill();
+    stage.installation.run.kill();
+    let theirs = foreign.run.data().join(&foreign.name).join(SEARCH);
+    swap(&stage, &stage.search_folder(), &theirs);
+    stage.installation.run.start_ready();
+    stage.await_shown(SEARCH, 1, "damaged", "the catalog");
+    rebuild(stage)
 }
