@@ -23,7 +23,7 @@ use crate::defect::Defect;
 use crate::event::{Body, Envelope, Read, SCHEMA, Started};
 use crate::growth::follows;
 use crate::lifecycle::{Cause, Role};
-use crate::versions::{Mark, Soak, Version, View};
+use crate::versions::{Declared, Mark, Soak, Version, View};
 
 use materializer_model::defect::is_planted;
 use requests::Requests;
@@ -220,14 +220,21 @@ impl Catalog {
         }
         if let Some(id) = &event.answers {
             self.requests.answer(id, &event.body, at);
+            self.settle(id);
         }
-        if let Body::Request { verb, plan } = event.body {
+        if let Body::Request {
+            verb,
+            plan,
+            declaration,
+        } = event.body
+        {
             let asked = Asked {
                 at,
                 who: event.who,
                 why: event.why,
                 verb,
                 plan,
+                declaration,
                 taken: false,
                 answer: None,
             };
@@ -237,6 +244,27 @@ impl Catalog {
             self.apply_fact(event.body, by, at);
         }
         Verdict::Accepted
+    }
+
+    /// Takes in that the declaration behind a request is settled, once that was done.
+    fn settle(&mut self, request: &EventId) {
+        let Some(asked) = self.requests.get(request) else {
+            return;
+        };
+        let done = match &asked.answer {
+            Some((_, Answer::Done { .. } | Answer::Nothing(_))) => true,
+            Some((_, Answer::Refused { .. })) | None => false,
+        };
+        let Some(digest) = asked.declaration.clone().filter(|_| done) else {
+            return;
+        };
+        let view = asked.verb.view().clone();
+        self.declare(view, digest, None);
+    }
+
+    fn declare(&mut self, view: ViewName, digest: String, refused: Option<String>) {
+        let view = self.views.entry(view).or_default();
+        view.declared = Some(Declared { digest, refused });
     }
 
     fn apply_fact(&mut self, fact: Body, by: String, at: Mark) {
@@ -297,6 +325,11 @@ impl Catalog {
                     self.growths.push(growth);
                 }
             }
+            Body::Declared {
+                view,
+                declaration,
+                refused,
+            } => self.declare(view, declaration, refused),
             Body::Request { .. }
             | Body::Taken {}
             | Body::Refused { .. }

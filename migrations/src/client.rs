@@ -12,6 +12,7 @@ use materializer_model::{EventId, Timestamp, ViewName};
 use crate::adoption::Adoption;
 use crate::append::append;
 use crate::catalog::{Answer, REQUEST_EXPIRES, Verdict};
+use crate::declare::{Declaration, Step};
 use crate::event::{Body, Envelope, NEVER, SCHEMA, Started, Verb};
 use crate::gates::failing;
 use crate::judge::{Refusal, plan};
@@ -209,7 +210,51 @@ impl CatalogClient {
     /// [`ClientError`], with nothing appended. An append that nobody acknowledged is no error: its
     /// outcome tells.
     pub fn ask(&mut self, verb: Verb, plan: Plan, why: &str) -> Result<EventId, ClientError> {
-        let body = Body::Request { verb, plan };
+        self.ask_declared(verb, plan, None, why)
+    }
+
+    /// Does what is to be done next about a declaration, and returns what that was and the request that was
+    /// appended for it. `because` is how the definition differs from what there is.
+    ///
+    /// # Errors
+    /// [`ClientError`]; `Overtaken` where another process changed the view meanwhile.
+    pub fn declare(
+        &mut self,
+        declaration: &Declaration,
+        because: Vec<String>,
+        why: &str,
+    ) -> Result<(Step, Option<EventId>), ClientError> {
+        if let Some(newer) = self.state.catalog().newer() {
+            return Err(ClientError::Newer(newer.at.0));
+        }
+        let step = declaration.next(self.state.catalog(), because);
+        let request = match step.clone() {
+            Step::Settled | Step::Await | Step::Refused(_) => None,
+            Step::Ask {
+                verb,
+                plan,
+                settles,
+            } => Some(self.ask_declared(*verb, plan, settles, why)?),
+            Step::Settle { refused } => {
+                self.settle(declaration, refused, why)?;
+                None
+            }
+        };
+        Ok((step, request))
+    }
+
+    fn ask_declared(
+        &mut self,
+        verb: Verb,
+        plan: Plan,
+        declaration: Option<String>,
+        why: &str,
+    ) -> Result<EventId, ClientError> {
+        let body = Body::Request {
+            verb,
+            plan,
+            declaration,
+        };
         let event = self.event(BTreeMap::new(), body, why);
         let sent = self
             .log
@@ -278,6 +323,24 @@ impl CatalogClient {
             numbers: adoption.numbers,
         };
         self.append(BTreeMap::new(), adopted, why)
+    }
+
+    fn settle(
+        &mut self,
+        declaration: &Declaration,
+        refused: Option<String>,
+        why: &str,
+    ) -> Result<(), ClientError> {
+        let view = declaration.definition.view.clone();
+        let revision = self.state.catalog().revision(&view);
+        let views = BTreeMap::from([(view.clone(), revision)]);
+        let declaration = declaration.digest.clone();
+        let declared = Body::Declared {
+            view,
+            declaration,
+            refused,
+        };
+        self.append(views, declared, why)
     }
 
     fn append(

@@ -16,7 +16,7 @@ use materializer_model::progress::GateReading;
 use materializer_model::{
     Clock, EventId, Monotonic, Offset, ProcessId, Timestamp, Unit, VersionId, ViewDefinition,
 };
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::append::append;
 use crate::catalog::Verdict;
@@ -123,6 +123,8 @@ struct Memory {
     sequence: u64,
     broker: Option<(u64, Timestamp, Monotonic)>,
     checked: Option<Monotonic>,
+    /// What else its process has to tell.
+    told: Vec<String>,
     /// Why nothing is read and reported any more, once the topics are not those that they were.
     lost: Option<CoordinatorError>,
 }
@@ -163,6 +165,14 @@ impl Coordinator {
     #[must_use]
     pub fn state(&self) -> &Follower {
         &self.state
+    }
+
+    /// Takes in what its process has to tell beside it, for its reports.
+    pub fn tell(&mut self, told: Vec<String>) {
+        for new in told.iter().filter(|new| !self.memory.told.contains(new)) {
+            warn!("{new}");
+        }
+        self.memory.told = told;
     }
 
     /// Reads on, decides, and does what is to be done now; creates the catalog where there is none.
@@ -240,7 +250,7 @@ impl Coordinator {
             sequence: self.memory.sequence,
             folded: self.state.catalog().known_to(),
             sampled: self.sampled_gates(),
-            faults: self.memory.faults.told(),
+            faults: [self.memory.faults.told(), self.memory.told.clone()].concat(),
         };
         let value = serde_json::to_vec(&report).expect("a report always serialises");
         let key = self.who();

@@ -225,6 +225,10 @@ pub enum Body {
         verb: Verb,
         /// The plan that was shown: it is carried out, or nothing is.
         plan: Plan,
+        /// The digest of the declaration that asks for it; `None` where a person does. Once it is done, the
+        /// declaration is settled.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        declaration: Option<String>,
     },
 
     /// The catalog begins. Counts at offset 0 only.
@@ -365,6 +369,16 @@ pub enum Body {
     },
     /// A topic got more partitions: every build of every view reads it era by era.
     Grown(Growth),
+    /// What is declared of a view is so already, or is refused for good: nobody asks for it again until
+    /// another one is declared.
+    Declared {
+        /// The view.
+        view: ViewName,
+        /// The digest of the declaration.
+        declaration: String,
+        /// Why it is not carried out.
+        refused: Option<String>,
+    },
 }
 
 /// A version begins to be built.

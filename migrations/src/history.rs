@@ -38,7 +38,7 @@ pub(crate) fn log_facts(read: &[(ControlRecord, Verdict)]) {
 #[must_use]
 pub fn subject(body: &Body) -> Option<String> {
     match body {
-        Body::Request { verb, plan } => Some(
+        Body::Request { verb, plan, .. } => Some(
             plan.version()
                 .map_or_else(|| verb.view().to_string(), ToString::to_string),
         ),
@@ -56,7 +56,8 @@ pub fn subject(body: &Body) -> Option<String> {
         | Body::Resumed { version } => Some(version.to_string()),
         Body::AliasConfirmed { view, .. }
         | Body::ViewRetired { view }
-        | Body::Skipped { view, .. } => Some(view.to_string()),
+        | Body::Skipped { view, .. }
+        | Body::Declared { view, .. } => Some(view.to_string()),
         Body::Grown(growth) => Some(growth.topic.to_string()),
         Body::CatalogCreated { .. }
         | Body::Adopted { .. }
@@ -98,6 +99,10 @@ pub fn describe(body: &Body) -> String {
         Body::Resumed { .. } => "fed again".to_owned(),
         Body::Skipped { at, .. } => format!("record {at} is skipped in every build"),
         Body::Grown(growth) => format!("{} partitions became {}", growth.from, growth.to),
+        Body::Declared { refused: None, .. } => "is as it is declared".to_owned(),
+        Body::Declared {
+            refused: Some(why), ..
+        } => format!("its declaration is refused: {why}"),
     }
 }
 
@@ -132,7 +137,8 @@ pub fn details(body: &Body) -> Vec<String> {
         | Body::Paused { .. }
         | Body::Resumed { .. }
         | Body::Skipped { .. }
-        | Body::Grown(_) => Vec::new(),
+        | Body::Grown(_)
+        | Body::Declared { .. } => Vec::new(),
     }
 }
 

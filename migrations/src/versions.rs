@@ -34,6 +34,17 @@ pub struct View {
     pub retired: Option<Mark>,
     /// Records that every build passes over.
     pub skips: BTreeSet<Origin>,
+    /// What was declared of it last, and is settled.
+    pub declared: Option<Declared>,
+}
+
+/// What was declared of a view, once it is settled: an edge that does nothing a second time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Declared {
+    /// The digest of the declaration.
+    pub digest: String,
+    /// Why it was not carried out.
+    pub refused: Option<String>,
 }
 
 /// A view's alias.

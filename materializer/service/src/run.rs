@@ -6,6 +6,7 @@
 //! way are answered, units commit and report a last time, then the process ends.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -14,11 +15,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 use materializer_kafka::{Observer, Pace};
 use materializer_migrations::reports::FollowError;
-use materializer_migrations::{Coordinator, CoordinatorError, Stepped, coordinator};
+use materializer_migrations::{CatalogClient, Coordinator, CoordinatorError, Stepped, coordinator};
 use materializer_model::ports::ControlError;
 use materializer_model::{CatalogId, Clock, EventId, Topic};
 use materializer_sinks::redis::{NewestAliases, ViewReads};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::access::Access;
 use crate::admins::Admins;
@@ -27,6 +28,7 @@ use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::connect;
 use crate::control::Control;
+use crate::declared::Declarer;
 use crate::feeders::LiveFeeders;
 use crate::gateway::{self, Gateway, Limits, LocalCopies, RowReader};
 use crate::identity::Identity;
@@ -385,17 +387,41 @@ fn start_coordinator(
         Box::new(new_event_id),
         settings,
     );
+    let declarer = config
+        .definitions
+        .as_ref()
+        .map(|folder| start_declarer(config, folder, clock))
+        .transpose()?;
     let stop = stop.clone();
-    let work = move || coordinate(&mut coordinator, &stop);
+    let work = move || coordinate(&mut coordinator, declarer, &stop);
     thread::Builder::new()
         .name("coordinator".to_owned())
         .spawn(work)
         .context("start the coordinator")
 }
 
-fn coordinate(coordinator: &mut Coordinator, stop: &Stop) {
+/// The name under which the catalog tells what a folder of definitions asked for.
+const DECLARER: &str = "definitions";
+
+fn start_declarer(
+    config: &Config,
+    folder: &Path,
+    clock: &Arc<dyn Clock>,
+) -> anyhow::Result<Declarer> {
+    let log = connect::control_log(config)?;
+    let client = CatalogClient::open(log, DECLARER, Box::new(new_event_id))
+        .context("read the catalog for the folder of definitions")?;
+    Ok(Declarer::new(folder.to_owned(), client, Arc::clone(clock)))
+}
+
+fn coordinate(coordinator: &mut Coordinator, mut declarer: Option<Declarer>, stop: &Stop) {
     let mut told = String::new();
     while !stop.is_set() {
+        match declarer.as_mut().map(Declarer::step) {
+            Some(Ok(Some(declared))) => coordinator.tell(declared),
+            Some(Err(fault)) => debug!(%fault, "the folder of definitions has to wait"),
+            Some(Ok(None)) | None => {}
+        }
         let pause = match coordinator.step() {
             Ok(stepped) => {
                 told.clear();

@@ -142,6 +142,18 @@ pub fn fingerprint(definition: &ViewDefinition) -> Fingerprint {
     Fingerprint(format!("{:x}", Sha256::digest(canonical)))
 }
 
+/// Returns the hash of all that a definition says, how it runs included, and of whether its view shall be
+/// retired: two that differ in nothing but their writing have the same. No component's revision is in it, so
+/// that another release sees no change. A kind of part that is added has to be left out at its default.
+#[must_use]
+pub fn digest(definition: &ViewDefinition, retire: bool) -> String {
+    let said: BTreeMap<String, Value> = parts(definition)
+        .into_iter()
+        .map(|(place, part)| (place, part.value))
+        .collect();
+    format!("{:x}", Sha256::digest(json!([said, retire]).to_string()))
+}
+
 /// Returns the revisions of the components that a definition uses.
 fn components(definition: &ViewDefinition) -> BTreeMap<&'static str, u32> {
     let mut used = BTreeMap::from([

@@ -90,6 +90,7 @@ pub const KEYS: &[KeySpec] = &[
     required("on_error.dead_letter.topic", "topic"),
     optional("on_error.dead_letter.limit", "number", "1000"),
     optional("promotion", "`manual` or `auto`", "`manual`"),
+    optional("retire", "`true` or `false`", "`false`"),
 ];
 
 /// Returns the names that a mapping takes, `prefix` being its path ("" is the whole definition).

@@ -27,6 +27,37 @@ pub(crate) const RECORD_KEY: &str = "record.key";
 /// # Errors
 /// All [`Faults`] of the text.
 pub fn parse(file: &str, text: &str) -> Result<Vec<ViewDefinition>, Faults> {
+    let (mut sheet, declared) = read(file, text);
+    for one in &declared {
+        let Some(at) = one.retire else { continue };
+        let message = "`retire` stands in a folder of definitions, and does nothing here";
+        let help = format!("`materializer retire {}` retires it", one.definition.view);
+        sheet.helped(at, message, help);
+    }
+    sheet.finish(declared.into_iter().map(|one| one.definition).collect())
+}
+
+/// Reads definitions of a folder, each with whether its view shall be retired.
+///
+/// # Errors
+/// All [`Faults`] of the text.
+pub fn declared(file: &str, text: &str) -> Result<Vec<(ViewDefinition, bool)>, Faults> {
+    let (sheet, declared) = read(file, text);
+    let declared = declared.into_iter();
+    sheet.finish(
+        declared
+            .map(|one| (one.definition, one.retire.is_some()))
+            .collect(),
+    )
+}
+
+/// A definition, and where it says that its view shall be retired.
+struct Declared {
+    definition: ViewDefinition,
+    retire: Option<Place>,
+}
+
+fn read<'t>(file: &'t str, text: &'t str) -> (Sheet<'t>, Vec<Declared>) {
     let mut sheet = Sheet::new(file, text);
     let nodes = documents(text, &mut sheet);
     let mut parser = Parser {
@@ -34,31 +65,32 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<ViewDefinition>, Faults> {
         env: environment(),
         format: Format::Json,
     };
-    let mut definitions: Vec<ViewDefinition> = Vec::new();
+    let mut definitions: Vec<Declared> = Vec::new();
     for node in &nodes {
         if matches!(node.content, Content::Null) {
             continue;
         }
-        let Some(definition) = parser.definition(node) else {
+        let Some(declared) = parser.definition(node) else {
             continue;
         };
+        let view = &declared.definition.view;
         if definitions
             .iter()
-            .any(|other| other.view == definition.view)
+            .any(|other| other.definition.view == *view)
         {
-            let message = format!("a view named `{}` stands above", definition.view);
+            let message = format!("a view named `{view}` stands above");
             parser
                 .sheet
                 .helped(node.at, message, "give it another name");
         }
-        definitions.push(definition);
+        definitions.push(declared);
     }
     if definitions.is_empty() && parser.sheet.is_clean() {
         let message = "there is no view in this file";
         let help = "`materializer init TOPIC` writes a first one";
         parser.sheet.helped(Place::default(), message, help);
     }
-    parser.sheet.finish(definitions)
+    (parser.sheet, definitions)
 }
 
 /// Reads one definition at a time. What is missing or wrong is a fault, and a default goes on.
@@ -70,7 +102,7 @@ pub(crate) struct Parser<'t> {
 
 impl Parser<'_> {
     /// Reads a definition; `None` where a part could not be read on which others depend.
-    fn definition(&mut self, node: &Node<'_>) -> Option<ViewDefinition> {
+    fn definition(&mut self, node: &Node<'_>) -> Option<Declared> {
         let keys = self.sheet.mapping(node, "")?;
         let named = keys.get("view").and_then(|node| self.view_name(node));
         let view = named.clone().unwrap_or_else(unnamed);
@@ -108,6 +140,10 @@ impl Parser<'_> {
             .get("promotion")
             .and_then(|node| self.sheet.word(node, "promotion", &promotions))
             .unwrap_or(Promotion::Manual);
+        let retire = keys
+            .get("retire")
+            .filter(|node| self.sheet.flag(node) == Some(true))
+            .map(|node| node.at);
         let definition = ViewDefinition {
             view,
             from: from?,
@@ -123,7 +159,7 @@ impl Parser<'_> {
             promotion,
         };
         self.rules(&definition, &keys);
-        named.map(|_| definition)
+        named.map(|_| Declared { definition, retire })
     }
 
     fn view_name(&mut self, node: &Node<'_>) -> Option<ViewName> {

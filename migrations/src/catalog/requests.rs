@@ -29,6 +29,8 @@ pub struct Asked {
     pub verb: Verb,
     /// The plan that was shown.
     pub plan: Plan,
+    /// The digest of the declaration that asks for it.
+    pub declaration: Option<String>,
     /// Whether a coordinator works on it.
     pub taken: bool,
     /// What was answered, and where.
@@ -144,7 +146,8 @@ fn answer_in(body: &Body) -> Option<Answer> {
         | Body::Paused { .. }
         | Body::Resumed { .. }
         | Body::Skipped { .. }
-        | Body::Grown(_) => Answer::Done { gates: Vec::new() },
+        | Body::Grown(_)
+        | Body::Declared { .. } => Answer::Done { gates: Vec::new() },
     };
     Some(answer)
 }
@@ -170,6 +173,7 @@ mod tests {
                     version: "products@v1".parse().expect("a version"),
                 },
                 plan: Plan::Nothing { why: String::new() },
+                declaration: None,
                 taken: false,
                 answer: None,
             };

@@ -210,17 +210,38 @@ fn facts() -> Vec<Body> {
     ]
 }
 
+/// What a folder of definitions leaves in the catalog.
+fn declared() -> [Body; 2] {
+    let digest = "6f1d".to_owned();
+    let asked = Body::Request {
+        verb: Verb::Retire {
+            view: view(),
+            version: None,
+        },
+        plan: Plan::Nothing { why: String::new() },
+        declaration: Some(digest.clone()),
+    };
+    let settled = Body::Declared {
+        view: view(),
+        declaration: digest,
+        refused: Some("`products@v2` was rolled back".into()),
+    };
+    [asked, settled]
+}
+
 fn events() -> Vec<Envelope> {
     let nothing = Plan::Nothing { why: String::new() };
     let asked = verbs().into_iter().map(|verb| Body::Request {
         verb,
         plan: nothing.clone(),
+        declaration: None,
     });
     let planned = plans().into_iter().map(|plan| Body::Request {
         verb: Verb::Abort {
             version: version(2),
         },
         plan,
+        declaration: None,
     });
     // Added since: at the end, so that the lines before stay as they were written.
     let restored = Body::Adopted {
@@ -230,6 +251,7 @@ fn events() -> Vec<Envelope> {
     };
     let bodies = facts().into_iter().chain(asked).chain(planned);
     let bodies = bodies.chain([restored, Body::Grown(growth())]);
+    let bodies = bodies.chain(declared());
     bodies
         .enumerate()
         .map(|(number, body)| Envelope {

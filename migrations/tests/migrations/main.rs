@@ -2,6 +2,7 @@
 //! reachable state of the lifecycle.
 
 mod coordinator;
+mod declare;
 mod desired;
 mod explore;
 mod faults;

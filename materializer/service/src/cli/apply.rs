@@ -8,9 +8,10 @@ use materializer_model::{VersionId, ViewDefinition};
 use serde::Serialize;
 
 use super::context::{Context, explain};
-use super::definitions::{Defined, difference, read};
+use super::definitions::{Defined, read};
 use super::request::carry_out;
 use super::verbs::Common;
+use crate::difference;
 use crate::output::{Exit, Failure};
 
 #[derive(Debug, clap::Args)]
@@ -49,14 +50,15 @@ pub(super) fn verb(client: &CatalogClient, defined: &Defined, how: How) -> Verb 
     }
 }
 
-/// Says why a definition needs another version than there are; nothing for a view's first one.
+/// Says why a definition needs another version than there are.
 pub(super) fn because(client: &CatalogClient, defined: &Defined, how: How) -> Vec<String> {
-    let difference = difference(client.state().catalog(), defined);
-    let reasons = difference
-        .iter()
-        .flat_map(|difference| difference.reasons());
-    let asked = how.rebuild.then(|| "`--rebuild` asks for it".to_owned());
-    reasons.map(ToString::to_string).chain(asked).collect()
+    let mut reasons = difference::because(
+        client.state().catalog(),
+        &defined.definition,
+        &defined.fingerprint,
+    );
+    reasons.extend(how.rebuild.then(|| "`--rebuild` asks for it".to_owned()));
+    reasons
 }
 
 #[derive(Serialize)]

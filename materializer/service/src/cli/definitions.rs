@@ -2,9 +2,8 @@
 
 use std::path::PathBuf;
 
-use materializer_migrations::Catalog;
 use materializer_model::{Fingerprint, ViewDefinition};
-use materializer_view::{Difference, diff, fingerprint, parse};
+use materializer_view::{fingerprint, parse};
 
 use super::context::Context;
 use crate::output::{Failure, Format};
@@ -73,18 +72,4 @@ pub(super) fn read(context: &Context, files: &[PathBuf]) -> Result<Vec<Defined>,
         }
     }
     Ok(all)
-}
-
-/// Says what lies between a definition and the version that it is held against: the one that is this
-/// definition already, else the live one, else the candidate. `None` for a view's first version.
-pub(super) fn difference(catalog: &Catalog, defined: &Defined) -> Option<Difference> {
-    let view = catalog.view(&defined.definition.view)?;
-    let versions = [view.live(), view.standby(), view.candidate()];
-    let mut known = versions.into_iter().flatten();
-    let same = known
-        .clone()
-        .find(|version| version.fingerprint == defined.fingerprint);
-    let against = same.or_else(|| known.next())?;
-    let difference = diff(&against.definition, &defined.definition);
-    Some(difference.given(&against.fingerprint, &defined.fingerprint))
 }

@@ -111,6 +111,8 @@ pub struct Config {
     pub worker: WorkerSection,
     /// How readers are answered.
     pub gateway: GatewaySection,
+    /// The folder whose definitions a coordinator applies by itself; `None` is none.
+    pub definitions: Option<PathBuf>,
     /// How long a version is kept after the last reader was routed to it.
     pub drain: Duration,
     /// How the log of this process looks.
@@ -269,6 +271,7 @@ fn read(root: &Node, report: &Report<'_>, environment: &BTreeMap<String, String>
         dev: top.read("dev", boolean).unwrap_or(false),
         worker: read_worker(top.node("worker"), report),
         gateway: read_gateway(top.node("gateway"), report),
+        definitions: top.text("definitions").map(PathBuf::from),
         drain: top
             .read("drain", duration)
             .unwrap_or(Duration::from_secs(60)),

@@ -114,7 +114,7 @@ colour: blue
             "materializer.yaml:9: `worker.reclaim_after`: `10` is not a duration: write `500ms`, `30s`, `2m`, `24h` or `7d`",
             "materializer.yaml:10: `gateway.memory`: less than `gateway.reply_size`: no such reply could be sent",
             "materializer.yaml:11: `log.format`: `xml` is not `text` or `json`",
-            "materializer.yaml:12: `colour`: not a setting, there are `access`, `advertise`, `connections`, `data_dir`, `dev`, `drain`, `gateway`, `http`, `installation`, `kafka`, `log`, `redis`, `who`, `worker`",
+            "materializer.yaml:12: `colour`: not a setting, there are `access`, `advertise`, `connections`, `data_dir`, `definitions`, `dev`, `drain`, `gateway`, `http`, `installation`, `kafka`, `log`, `redis`, `who`, `worker`",
         ]
     );
 }

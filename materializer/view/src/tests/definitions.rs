@@ -8,7 +8,7 @@ use materializer_model::definition::{
 use materializer_model::offset::Topic;
 use proptest::prelude::*;
 
-use crate::{Difference, diff, fingerprint, parse};
+use crate::{Difference, declared, diff, digest, fingerprint, parse};
 
 const GOOD: &str = "view: v\nfrom: {topics: [t]}\ndocument: {x: event.x}\nto: {redis: {connection: c, ttl: 30d}}\n";
 const INDEX: &str = "view: v\nfrom: {topics: [t]}\ndocument: {x: {value: event.x, type: text}}\nto: {tantivy: {copies: 2}}\n";
@@ -56,7 +56,7 @@ fn every_fault_is_told_at_once_in_the_order_of_the_text() {
         "1:7 `Bad Name` is no name for a view | lower-case letters, digits and `-`, at most 63 | -",
         "2:7 `from.topics` is missing | - | -",
         "2:8 unknown key `topic` | `topics`, `policy`, `partitioner` or `order` | did you mean `topics`?",
-        "3:1 unknown key `onli` | `view`, `from`, `format`, `only`, `where`, `key`, `document`, `to`, `gates`, `soak`, `on_error` or `promotion` | did you mean `only`?",
+        "3:1 unknown key `onli` | `view`, `from`, `format`, `only`, `where`, `key`, `document`, `to`, `gates`, `soak`, `on_error`, `promotion` or `retire` | did you mean `only`?",
         "4:18 the expression ends too early | - | -",
         "5:15 unknown name `evnt` | - | did you mean `event`?",
         "6:34 `30` does not fit here | a duration: `500ms`, `10s`, `2m`, `24h` or `30d` | -",
@@ -501,4 +501,34 @@ proptest! {
         let same_data = fingerprint(&old) == fingerprint(&new);
         prop_assert_eq!(matches!(difference, Difference::NewVersion(_)), !same_data);
     }
+}
+
+#[test]
+fn a_view_is_retired_by_a_declaration_and_by_nothing_else() {
+    let retire = |truth: &str| {
+        let read = declared("v.yaml", &format!("{GOOD}retire: {truth}\n"));
+        read.map(|all| all[0].1)
+            .map_err(|faults| faults.to_string())
+    };
+    assert_eq!(retire("true"), Ok(true));
+    assert_eq!(retire("false"), Ok(false));
+    assert!(retire("yes").is_err());
+    let told = faults(&format!("{GOOD}retire: true\n"));
+    assert_eq!(
+        told,
+        [
+            "5:9 `retire` stands in a folder of definitions, and does nothing here | - | `materializer retire v` retires it"
+        ]
+    );
+}
+
+#[test]
+fn a_digest_is_of_what_a_definition_says_and_not_of_how_it_is_written() {
+    let read = |text: &str| parse("v.yaml", text).expect("a definition").remove(0);
+    let one = read(GOOD);
+    let other = read(&format!("# a comment\nsoak: 24h\n{GOOD}"));
+    assert_eq!(digest(&one, false), digest(&other, false));
+    assert_ne!(digest(&one, false), digest(&one, true));
+    let slower = read(&format!("{GOOD}soak: 48h\n"));
+    assert_ne!(digest(&one, false), digest(&slower, false));
 }

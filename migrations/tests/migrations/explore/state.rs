@@ -374,6 +374,7 @@ impl State {
         let body = Body::Request {
             verb,
             plan: plan.clone(),
+            declaration: None,
         };
         state.append(BTreeMap::new(), None, body);
         Some((plan, state))

@@ -3,6 +3,7 @@
 mod access;
 mod bad_days;
 mod crash;
+mod declared;
 mod golden;
 mod kafka;
 mod kafka_growth;

@@ -311,7 +311,8 @@ impl Witness {
             | Body::Paused { .. }
             | Body::Resumed { .. }
             | Body::Skipped { .. }
-            | Body::Grown(_) => {}
+            | Body::Grown(_)
+            | Body::Declared { .. } => {}
         }
         self.check_roles(before)
     }

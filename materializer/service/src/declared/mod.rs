@@ -1,0 +1,182 @@
+//! Definitions that stand in a folder, as one that Git fills, are applied by the coordinator itself.
+//!
+//! What was declared is carried out once ([`materializer_migrations::declare`]). Several coordinators may
+//! look at copies of the folder that are not renewed in one moment: each acts on what it has *seen change*
+//! and, at its start, on what the catalog does not know as settled. One whose copy is still the old one
+//! has seen nothing, and so never takes back what another one has just carried out.
+
+mod folder;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use materializer_migrations::declare::Step;
+use materializer_migrations::{Catalog, CatalogClient, ClientError, Declaration, Outcome};
+use materializer_model::{Clock, EventId, Monotonic, ViewName};
+
+use crate::difference::because;
+use folder::Folder;
+
+/// How often the folder is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How long after a refusal the same is asked for again, at first; then twice that, and so on.
+const FIRST_PAUSE: Duration = Duration::from_secs(5);
+/// The longest such pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+
+/// Carries out what a folder declares.
+pub(crate) struct Declarer {
+    folder: PathBuf,
+    client: CatalogClient,
+    clock: Arc<dyn Clock>,
+    looked: Option<Monotonic>,
+    seen: BTreeMap<ViewName, Seen>,
+}
+
+/// What this process has seen of one view in its folder.
+#[derive(Debug)]
+struct Seen {
+    digest: String,
+    /// Whether something may still have to be done about it.
+    open: bool,
+    asked: Option<EventId>,
+    not_before: Monotonic,
+    pause: Duration,
+}
+
+impl Seen {
+    fn new(digest: &str, now: Monotonic) -> Self {
+        Self {
+            digest: digest.to_owned(),
+            open: true,
+            asked: None,
+            not_before: now,
+            pause: FIRST_PAUSE,
+        }
+    }
+}
+
+impl Declarer {
+    /// Sets one up; the client's name is the one that the catalog will tell as who asked.
+    pub(crate) fn new(folder: PathBuf, client: CatalogClient, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            folder,
+            client,
+            clock,
+            looked: None,
+            seen: BTreeMap::new(),
+        }
+    }
+
+    /// Looks at the folder from time to time, and does what is to be done next about each view. Returns
+    /// what a person should know of it; `None` where it was not time to look.
+    ///
+    /// # Errors
+    /// [`ClientError`]; the rest is done the next time.
+    pub(crate) fn step(&mut self) -> Result<Option<Vec<String>>, ClientError> {
+        let now = self.clock.monotonic();
+        if self.looked.is_some_and(|at| now.since(at) < LOOK_EVERY) {
+            return Ok(None);
+        }
+        self.looked = Some(now);
+        self.client.refresh()?;
+        let folder = Folder::read(&self.folder);
+        self.seen.retain(|view, _| folder.views.contains_key(view));
+        let mut told = folder.faults.clone();
+        for (view, (file, declaration)) in &folder.views {
+            let declared = self.declare(declaration, file, now)?;
+            told.extend(declared.map(|what| format!("`{view}` as {file} declares it: {what}")));
+        }
+        if folder.faults.is_empty() {
+            told.extend(missing(self.client.state().catalog(), &folder));
+        }
+        Ok(Some(told))
+    }
+
+    /// Does what is to be done next about one view, and says what is in the way.
+    fn declare(
+        &mut self,
+        declaration: &Declaration,
+        file: &str,
+        now: Monotonic,
+    ) -> Result<Option<String>, ClientError> {
+        let view = &declaration.definition.view;
+        let seen = self
+            .seen
+            .entry(view.clone())
+            .and_modify(|seen| {
+                if seen.digest != declaration.digest {
+                    *seen = Seen::new(&declaration.digest, now);
+                }
+            })
+            .or_insert_with(|| Seen::new(&declaration.digest, now));
+        if !seen.open {
+            return Ok(refused(self.client.state().catalog(), declaration));
+        }
+        if now < seen.not_before {
+            return Ok(self.answer(view));
+        }
+        let because = because(
+            self.client.state().catalog(),
+            &declaration.definition,
+            &declaration.fingerprint,
+        );
+        let (step, request) = self.client.declare(declaration, because, file)?;
+        let seen = self.seen.get_mut(view).expect("entered above");
+        match step {
+            Step::Settled => {
+                seen.open = false;
+                Ok(refused(self.client.state().catalog(), declaration))
+            }
+            Step::Await | Step::Settle { .. } => Ok(None),
+            Step::Ask { .. } => {
+                seen.asked = request;
+                seen.not_before = now.plus(seen.pause);
+                seen.pause = (seen.pause * 2).min(LONGEST_PAUSE);
+                Ok(None)
+            }
+            Step::Refused(refusal) => Ok(Some(refusal.why)),
+        }
+    }
+
+    /// Says why the request that was made last for a view was not carried out.
+    fn answer(&self, view: &ViewName) -> Option<String> {
+        let request = self.seen.get(view)?.asked.as_ref()?;
+        match self.client.outcome(request, Duration::ZERO)? {
+            Outcome::Refused { why, .. } | Outcome::GateFailed { why, .. } => Some(why),
+            Outcome::Done | Outcome::Nothing(_) | Outcome::NoCoordinator | Outcome::Unknown => None,
+        }
+    }
+}
+
+/// Says why a declaration is settled without having been carried out.
+fn refused(catalog: &Catalog, declaration: &Declaration) -> Option<String> {
+    let view = catalog.view(&declaration.definition.view)?;
+    let settled = view.declared.as_ref()?;
+    if settled.digest == declaration.digest {
+        settled.refused.clone()
+    } else {
+        None
+    }
+}
+
+/// Tells of the views that were declared, are no more, and go on all the same.
+fn missing(catalog: &Catalog, folder: &Folder) -> Vec<String> {
+    let views = catalog.views().iter();
+    let goes_on = views.filter(|(name, view)| {
+        let is_fed = view.versions.values().any(|it| it.role.is_fed());
+        view.declared.is_some() && is_fed && !folder.views.contains_key(*name)
+    });
+    goes_on
+        .map(|(name, _)| {
+            format!(
+                "`{name}` is declared no more, and goes on: declare it with `retire: true`, or `materializer retire {name}`"
+            )
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;
