@@ -5,6 +5,7 @@
 //! appends tell their offset, or that the outcome is unknown.
 
 use std::collections::BTreeMap;
+use std::thread;
 use std::time::Duration;
 
 use materializer_model::ports::{
@@ -13,7 +14,7 @@ use materializer_model::ports::{
 };
 use materializer_model::{Installation, LogRow, Offset, Partition, RowBatch, Timestamp, Topic};
 use rdkafka::client::Client;
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 
 use crate::admin::Admin;
 use crate::client::{Cluster, KafkaSettings, REQUEST, TopicShape, find};
@@ -31,6 +32,10 @@ pub fn control_topic(installation: &Installation, which: ControlTopic) -> Topic 
 
 /// How long a read waits for the next row before it gives up; the broker has said that there is one.
 const NEXT_ROW: Duration = Duration::from_secs(5);
+
+/// How often what a cluster does not know yet is asked for again, and how long we rest in between.
+const ASKS: u32 = 20;
+const REST: Duration = Duration::from_millis(100);
 
 /// The replicas of a production catalog.
 const REPLICAS: i32 = 3;
@@ -156,6 +161,35 @@ impl KafkaControlLog {
             }
         }
         Ok(shapes)
+    }
+
+    /// Returns the shapes of all topics that exist. Where only some of them do, the others are perhaps being
+    /// made, or a broker has not heard of them yet: they are looked for again.
+    fn settled_shapes(&self) -> Result<BTreeMap<ControlTopic, TopicShape>, ControlError> {
+        let mut shapes = self.shapes()?;
+        for _ in 1..ASKS {
+            if shapes.is_empty() || shapes.len() == self.topics.len() {
+                break;
+            }
+            thread::sleep(REST);
+            shapes = self.shapes()?;
+        }
+        Ok(shapes)
+    }
+
+    /// Asks for the first offset and the end of a topic. A leader that was just elected does not know its end
+    /// for a moment and says so (`OFFSET_NOT_AVAILABLE`, KIP-207): it is asked again.
+    fn ask_ends(&self, topic: &Topic) -> KafkaResult<(i64, i64)> {
+        let mut ends = self.client.fetch_watermarks(topic.as_str(), 0, REQUEST);
+        for _ in 1..ASKS {
+            let code = ends.as_ref().err().and_then(KafkaError::rdkafka_error_code);
+            if code != Some(RDKafkaErrorCode::OffsetNotAvailable) {
+                break;
+            }
+            thread::sleep(REST);
+            ends = self.client.fetch_watermarks(topic.as_str(), 0, REQUEST);
+        }
+        ends
     }
 
     fn check(&self, shapes: &BTreeMap<ControlTopic, TopicShape>) -> Result<(), ControlError> {
@@ -291,7 +325,7 @@ impl ControlLog for KafkaControlLog {
     }
 
     fn identity(&mut self) -> Result<Option<ControlIdentity>, ControlError> {
-        let shapes = self.shapes()?;
+        let shapes = self.settled_shapes()?;
         if shapes.is_empty() {
             return Ok(None);
         }
@@ -331,7 +365,7 @@ impl ControlLog for KafkaControlLog {
     ) -> Result<Offset, ControlError> {
         let topic = self.topic(topic).clone();
         let what = format!("read `{topic}`");
-        let ends = self.client.fetch_watermarks(topic.as_str(), 0, REQUEST);
+        let ends = self.ask_ends(&topic);
         ffi::serve(&self.client);
         let (start, end) = ends.map_err(|error| {
             let context = self.client.context();

@@ -106,7 +106,7 @@ fn failover(name: &str) -> Stage {
     stage
 }
 
-/// Waits until nothing is committed any more: the fault has arrived.
+/// Waits until nothing is committed any more, and that is told: the fault has arrived.
 fn await_silence(stage: &Stage) {
     let mut last = stage.checkpoint(1);
     wait_until("nothing is committed", || {
@@ -116,12 +116,15 @@ fn await_silence(stage: &Stage) {
         last = now;
         silent
     });
+    stage.await_shown("products", 1, "silent", "no longer reports");
 }
 
 fn stop(name: &str) -> Stage {
     let mut stage = Stage::begin(name, &Setting::default());
     stage.kafka.pause(0);
-    thread::sleep(Duration::from_secs(30));
+    let paused = now();
+    await_silence(&stage);
+    thread::sleep(Duration::from_secs(30).saturating_sub(paused.elapsed()));
     let before = stage.checkpoint(1);
     stage.kafka.resume(0);
     stage.await_commit("to the first new commit", 1, before.as_deref(), now());

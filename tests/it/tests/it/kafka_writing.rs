@@ -1,6 +1,7 @@
 //! Writing to a real log: the control topics, dead letters, offsets for display.
 
 use std::collections::BTreeMap;
+use std::thread;
 use std::time::Duration;
 
 use chaos::installation::unique;
@@ -19,6 +20,7 @@ use materializer_model::{
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::mocking::MockCluster;
 use rdkafka::topic_partition_list::TopicPartitionList;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 use crate::kafka_scene::{LIMIT, Scene, now};
 
@@ -37,6 +39,40 @@ fn a_mock_control_log_keeps_the_suites_promises() {
     broker.create_control_topics(&installation).expect("topics");
     let settings = broker.settings();
     control_log_suite(|| KafkaControlLog::open(&settings, &installation).expect("opened"));
+}
+
+#[test]
+fn topics_that_are_just_being_made_are_waited_for() {
+    let broker = MockBroker::start().expect("a broker");
+    let installation = "making".parse().expect("a name");
+    let [first, others @ ..] = ControlTopic::ALL;
+    let make = |which| broker.create_topic(&control_topic(&installation, which), 1);
+    make(first).expect("a topic");
+    let mut log = KafkaControlLog::open(&broker.settings(), &installation).expect("opened");
+    let asked = thread::spawn(move || log.identity());
+    thread::sleep(Duration::from_millis(300));
+    for which in others {
+        make(which).expect("a topic");
+    }
+    let found = asked.join().expect("no panic");
+    assert!(matches!(found, Ok(Some(_))), "{found:?}");
+}
+
+#[test]
+fn a_leader_that_was_just_elected_is_asked_again_for_the_end() {
+    let cluster = MockCluster::new(1).expect("a broker");
+    let installation = "elected".parse().expect("a name");
+    for which in ControlTopic::ALL {
+        let topic = control_topic(&installation, which);
+        cluster.create_topic(topic.as_str(), 1, 1).expect("a topic");
+    }
+    let brokers = cluster.bootstrap_servers();
+    let settings = KafkaSettings::new(&brokers, BTreeMap::new(), Cluster::Mock).expect("settings");
+    let mut log = KafkaControlLog::open(&settings, &installation).expect("opened");
+    let unknown = RDKafkaRespErr::RD_KAFKA_RESP_ERR_OFFSET_NOT_AVAILABLE;
+    cluster.request_errors(RDKafkaApiKey::ListOffsets, &[unknown; 3]);
+    let end = log.read(ControlTopic::Catalog, Offset(0), &mut Vec::new());
+    assert_eq!(end, Ok(Offset(0)));
 }
 
 #[test]
