@@ -226,3 +226,49 @@ fn broken_yaml_names_the_line() {
         1
     );
 }
+
+/// Returns the files in the `ConfigMap`s of a rendered chart, by their names.
+fn files_of_chart(rendered: &str) -> BTreeMap<String, String> {
+    let mut files = BTreeMap::new();
+    let mut name = None;
+    for line in rendered.lines() {
+        let begins = line
+            .strip_prefix("  ")
+            .and_then(|it| it.strip_suffix(": |"));
+        if begins.is_some_and(|it| !it.starts_with(' ')) {
+            name = begins.map(str::to_owned);
+        } else if let Some((name, text)) = name.as_ref().zip(line.strip_prefix("    ")) {
+            let file: &mut String = files.entry(name.clone()).or_default();
+            file.push_str(text);
+            file.push('\n');
+        } else {
+            name = None;
+        }
+    }
+    files
+}
+
+#[test]
+fn what_the_chart_writes_is_read() {
+    let open = files_of_chart(include_str!("../../../../helm/golden/open.yaml"));
+    assert_eq!(
+        faults(&open["materializer.yaml"], &[]),
+        Vec::<String>::new()
+    );
+    let full = files_of_chart(include_str!("../../../../helm/golden/full.yaml"));
+    let told = faults(&full["materializer.yaml"], &[]);
+    let is_missing = |fault: &String| fault.contains("/run/secrets/materializer/");
+    assert!(!told.is_empty() && told.iter().all(is_missing), "{told:?}");
+    let views = full.iter().filter(|(name, _)| *name != "materializer.yaml");
+    let declared = views.map(|(file, text)| {
+        let read = materializer_view::declared(file, text).expect("no fault");
+        (read[0].0.view.to_string(), read[0].1)
+    });
+    let expected = [
+        ("old", true),
+        ("product-search", false),
+        ("products", false),
+    ];
+    let expected = expected.map(|(view, retire)| (view.to_owned(), retire));
+    assert_eq!(declared.collect::<Vec<_>>(), expected);
+}
