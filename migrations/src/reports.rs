@@ -340,7 +340,8 @@ impl Follower {
     ///
     /// # Errors
     /// [`ControlError`]; what was read before it is taken in, and reading goes on from there. `Lost`
-    /// also where others have read the catalog further than it goes: nothing of it is taken in then.
+    /// also where others have read the catalog further than it goes, and where it holds events and no
+    /// beginning: nothing of it is taken in then.
     pub fn follow(
         &mut self,
         log: &mut dyn ControlLog,
@@ -397,7 +398,24 @@ impl Follower {
         });
         let folded = folded.collect();
         self.reports.claims_from = self.catalog.claims_from();
+        if self.lacks_beginning() {
+            *self = Self {
+                is_restored: self.is_restored,
+                ..Self::default()
+            };
+            return Err(ControlError::Lost(
+                "the catalog's topic holds events and no beginning: it was made anew, and an append from \
+                 before has reached it; delete it and restore it with `materializer catalog import`"
+                    .into(),
+            ));
+        }
         Ok(folded)
+    }
+
+    /// Says whether there are events before a catalog was begun. Nobody begins one behind them.
+    fn lacks_beginning(&self) -> bool {
+        let catalog = &self.catalog;
+        catalog.id().is_none() && catalog.newer().is_none() && catalog.next() > Offset(0)
     }
 
     /// Checks that the topics are those that the catalog is bound to. Asked at a process's start.

@@ -302,6 +302,42 @@ fn topics_that_the_catalog_is_not_bound_to_are_refused() {
 }
 
 #[test]
+fn a_topic_that_holds_events_and_no_beginning_of_a_catalog_is_lost_and_no_new_catalog() {
+    let world = two_versions();
+    let late = world.events().pop().expect("there are events").value;
+    world.control.renew();
+    let mut log = world.control.log();
+    log.create().expect("made anew");
+    log.append(ControlTopic::Catalog, None, late.as_deref())
+        .expect("an append from before arrives");
+    let mut coordinator = world.coordinator("c9", Box::new(log));
+    for _ in 0..20 {
+        world.clock.advance(Duration::from_secs(1));
+        let stepped = coordinator.step();
+        let told =
+            matches!(&stepped, Err(CoordinatorError::Stopped(why)) if why.contains("no beginning"));
+        assert!(told, "{stepped:?}");
+    }
+    assert_eq!(world.events().len(), 1, "nothing is appended to it");
+
+    // Once it is restored, whoever waited goes on.
+    let restored = two_versions();
+    world.control.renew();
+    let mut log = world.control.log();
+    log.create().expect("made anew");
+    let begins = restored.events().remove(0).value;
+    log.append(ControlTopic::Catalog, None, begins.as_deref())
+        .expect("memory answers");
+    let mut state = Follower::default();
+    state.follow(&mut log).expect("it is a catalog");
+    let stepped = coordinator.step();
+    assert!(
+        matches!(&stepped, Err(CoordinatorError::Stopped(why)) if why.contains("bound to other topics")),
+        "it was not adopted: {stepped:?}"
+    );
+}
+
+#[test]
 fn a_catalog_that_was_cut_back_is_decided_on_by_nobody_whenever_they_began() {
     let mut world = two_versions();
     let before = world.events().len();
