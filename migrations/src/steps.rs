@@ -13,7 +13,7 @@ use materializer_model::progress::Health;
 use materializer_model::{Offset, Timestamp, ViewName};
 
 use crate::catalog::Catalog;
-use crate::decide::{ALIVE, Action, AliasSeen, Fact, Observed};
+use crate::decide::{ALIVE, Action, AliasSeen, EVIDENCE_EXPIRES, Fact, Observed};
 use crate::defect::Defect;
 use crate::event::Body;
 use crate::lifecycle::Role;
@@ -134,8 +134,10 @@ fn soak(
     if alias.soak == Soak::Unconfirmed {
         let epoch = alias.moved.offset;
         let view = name.clone();
-        let confirmed = gateways_are_past(seen, epoch, ALIVE);
-        return confirmed.then(|| fact(Body::AliasConfirmed { view, epoch }).append());
+        let mut confirmed = fact(Body::AliasConfirmed { view, epoch });
+        // Whoever sleeps before it is appended does not know any more what readers see.
+        confirmed.not_after = seen.now.plus(EVIDENCE_EXPIRES);
+        return gateways_are_past(seen, epoch, ALIVE).then(|| confirmed.append());
     }
     let standby = view.standby()?;
     let version = standby.id.clone();

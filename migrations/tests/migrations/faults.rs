@@ -128,6 +128,39 @@ fn the_alias_follows_when_the_sink_can_be_reached_again() {
 }
 
 #[test]
+fn an_alias_that_was_read_back_long_ago_is_confirmed_by_nobody_who_slept() {
+    let mut world = two_versions();
+    let clock = world.clock.clone();
+    let slept = Arc::new(Mutex::new(None));
+    let seen = Arc::clone(&slept);
+    let append =
+        move |log: &mut MemoryControlLog, topic, key: Option<&str>, value: Option<&[u8]>| {
+            let event = String::from_utf8_lossy(value.unwrap_or_default());
+            let mut slept = slept.lock().expect("one thread");
+            if slept.is_none() && event.contains("alias_confirmed") {
+                clock.advance(Duration::from_secs(30));
+                *slept = Some(clock.now());
+            }
+            log.append(topic, key, value)
+        };
+    let log = MeddledControlLog {
+        log: world.control.log(),
+        append,
+    };
+    world.coordinators = vec![world.coordinator("sleepy", Box::new(log))];
+    assert_eq!(world.ask(promote(2)), Outcome::Done);
+    world.until("the alias is confirmed", |w| {
+        matches!(soak(w), Soak::Since(_))
+    });
+    let woke = seen.lock().expect("one thread").expect("it slept");
+    assert!(
+        matches!(soak(&world), Soak::Since(began) if began > woke),
+        "{:?} after {woke}",
+        soak(&world)
+    );
+}
+
+#[test]
 fn no_deletion_begins_while_the_alias_cannot_be_read_back() {
     let mut world = two_versions();
     assert_eq!(world.ask(promote(2)), Outcome::Done);

@@ -27,6 +27,8 @@ use crate::{History, Outcome};
 pub(crate) const EVENTS: u64 = 3_000;
 /// How long anything may take once it is calm, in fifths of a second: ten minutes.
 const PATIENCE: u32 = 3_000;
+/// How long they take to know the broker's time again, in the same.
+const LEARNING: u32 = 20;
 /// The edition that nobody asked for before it was calm.
 const LAST_EDITION: u64 = 99;
 const SOAK: Duration = Duration::from_secs(20);
@@ -59,6 +61,10 @@ fn live(stage: &Stage) -> Result<(), String> {
             "nobody decides anything",
             World::has_stopped_deciding,
         );
+    }
+    // Coordinators learn from two reports of their own what the broker's time is by now.
+    for _ in 0..LEARNING {
+        stage.tick();
     }
     settle(stage)?;
     find_a_way_out(stage)
