@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use materializer_model::ports::{ControlIdentity, ControlRecord};
 use materializer_model::{
-    CatalogId, EventId, Growth, Offset, Timestamp, VersionId, VersionNumber, ViewName,
+    CatalogId, EventId, Growth, Offset, Skip, Timestamp, VersionId, VersionNumber, ViewName,
 };
 
 use crate::defect::Defect;
@@ -317,8 +317,14 @@ impl Catalog {
             Body::Aborted { version } => self.step(&version, Cause::Aborted, at),
             Body::Paused { version } => self.pause(&version, Some(by)),
             Body::Resumed { version } => self.pause(&version, None),
-            Body::Skipped { view, at } => {
-                self.views.entry(view).or_default().skips.insert(at);
+            Body::Skipped {
+                view,
+                at: record,
+                topic_id: id,
+            } => {
+                let skip = Skip { at: record, id };
+                let view = self.views.entry(view).or_default();
+                view.skips.insert(skip, at.offset);
             }
             Body::Grown(growth) => {
                 if follows(&self.growths, &growth) {

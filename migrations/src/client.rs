@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use materializer_model::ports::{ControlError, ControlLog, ControlTopic};
 use materializer_model::progress::GateReading;
-use materializer_model::{EventId, Timestamp, ViewName};
+use materializer_model::{EventId, Origin, Timestamp, VersionId, ViewName};
 
 use crate::adoption::Adoption;
 use crate::append::append;
@@ -202,6 +202,18 @@ impl CatalogClient {
             return Err(ClientError::Newer(newer.at.0));
         }
         Ok(plan(self.state.catalog(), verb)?)
+    }
+
+    /// Returns the verb that passes a record over: one of the topic that the version reads, by its id.
+    #[must_use]
+    pub fn skip(&self, version: VersionId, at: Origin) -> Verb {
+        let known = self.state.catalog().version(&version);
+        let topic_id = known.and_then(|known| self.state.reports().topic_read(known, &at));
+        Verb::Skip {
+            topic_id: topic_id.cloned(),
+            version,
+            at,
+        }
     }
 
     /// Appends a request for a plan that was shown, and returns its id. Nothing has happened yet.

@@ -22,11 +22,11 @@ pub fn desired(catalog: &Catalog, reports: &Reports, me: &WorkerId) -> BTreeMap<
     for view in catalog.views().values() {
         for version in view.versions.values() {
             let Some(feed) = feed(version) else { continue };
-            let growths = growths(catalog, version);
+            let (skips, growths) = (view.skips(version), growths(catalog, version));
             for unit in version.units() {
                 let directive = Directive {
                     feed: feed.clone(),
-                    skips: view.skips.clone(),
+                    skips: skips.clone(),
                     on_error: version.definition.on_error.clone(),
                     gates: version.definition.gates.clone(),
                     last_reported: reports.expected(version, &unit, me).cloned(),

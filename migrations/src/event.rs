@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use materializer_model::ports::{ControlIdentity, ControlRecord};
 use materializer_model::progress::GateReading;
 use materializer_model::{
-    CatalogId, EventId, Fingerprint, Growth, Offset, Origin, Timestamp, VersionId, VersionNumber,
-    ViewDefinition, ViewName,
+    CatalogId, EventId, Fingerprint, Growth, Offset, Origin, Timestamp, TopicId, VersionId,
+    VersionNumber, ViewDefinition, ViewName,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -164,6 +164,9 @@ pub enum Verb {
         version: VersionId,
         /// The record.
         at: Origin,
+        /// The id of the topic that the version reads; `None` where nobody has said it yet.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        topic_id: Option<TopicId>,
     },
     /// The standby, or the whole view, shall go.
     Retire {
@@ -360,12 +363,16 @@ pub enum Body {
         /// The version.
         version: VersionId,
     },
-    /// A record is passed over by every build of the view.
+    /// A record is passed over by every build of the view that reads the topic with this id.
     Skipped {
         /// The view.
         view: ViewName,
         /// The record.
         at: Origin,
+        /// The id of its topic. An older release did not write it: such an event holds for the versions that
+        /// had been started before it, each of which reads one topic of that name or is damaged.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        topic_id: Option<TopicId>,
     },
     /// A topic got more partitions: every build of every view reads it era by era.
     Grown(Growth),

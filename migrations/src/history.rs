@@ -97,7 +97,12 @@ pub fn describe(body: &Body) -> String {
         Body::Aborted { .. } => "given up, deletion begins".to_owned(),
         Body::Paused { .. } => "paused".to_owned(),
         Body::Resumed { .. } => "fed again".to_owned(),
-        Body::Skipped { at, .. } => format!("record {at} is skipped in every build"),
+        Body::Skipped { at, topic_id, .. } => {
+            let builds = topic_id
+                .as_ref()
+                .map_or("the builds there are", |_| "every build");
+            format!("record {at} is skipped in {builds}")
+        }
         Body::Grown(growth) => format!("{} partitions became {}", growth.from, growth.to),
         Body::Declared { refused: None, .. } => "is as it is declared".to_owned(),
         Body::Declared {

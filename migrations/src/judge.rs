@@ -4,7 +4,7 @@
 
 use materializer_model::definition::{RedisTarget, Target};
 use materializer_model::{
-    Fingerprint, Origin, Topic, VersionId, VersionNumber, ViewDefinition, ViewName,
+    Fingerprint, Origin, Skip, Topic, TopicId, VersionId, VersionNumber, ViewDefinition, ViewName,
 };
 
 use crate::catalog::Catalog;
@@ -61,7 +61,11 @@ pub fn plan(catalog: &Catalog, verb: &Verb) -> Result<Plan, Refusal> {
             }),
             None => nothing(format!("`{version}` is not paused")),
         },
-        Verb::Skip { version, at } => skip(catalog, version, at),
+        Verb::Skip {
+            version,
+            at,
+            topic_id,
+        } => skip(catalog, version, at, topic_id.as_ref()),
         Verb::Retire {
             view,
             version: Some(number),
@@ -284,7 +288,12 @@ fn pause(version: &Version) -> Result<Plan, Refusal> {
     })
 }
 
-fn skip(catalog: &Catalog, id: &VersionId, at: &Origin) -> Result<Plan, Refusal> {
+fn skip(
+    catalog: &Catalog,
+    id: &VersionId,
+    at: &Origin,
+    topic_id: Option<&TopicId>,
+) -> Result<Plan, Refusal> {
     let topics = &known_version(catalog, id)?.definition.from.topics;
     if !topics.contains(&at.topic) {
         let read: Vec<&str> = topics.iter().map(Topic::as_str).collect();
@@ -293,12 +302,26 @@ fn skip(catalog: &Catalog, id: &VersionId, at: &Origin) -> Result<Plan, Refusal>
             format!("it reads `{}`", read.join("`, `")),
         );
     }
-    if known_view(catalog, &id.view)?.skips.contains(at) {
+    let Some(topic_id) = topic_id.cloned() else {
+        return refuse(
+            format!(
+                "`{id}` has not said yet which topic `{}` it reads",
+                at.topic
+            ),
+            format!("`materializer status {}` shows when it reads", id.view),
+        );
+    };
+    let skip = Skip {
+        at: at.clone(),
+        id: Some(topic_id.clone()),
+    };
+    if known_view(catalog, &id.view)?.skips.contains_key(&skip) {
         return nothing(format!("`{}` skips {at}", id.view));
     }
     Ok(Plan::Skip {
         version: id.clone(),
         at: at.clone(),
+        topic_id: Some(topic_id),
     })
 }
 

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use materializer_model::{Origin, VersionId, VersionNumber, ViewName};
+use materializer_model::{Origin, TopicId, VersionId, VersionNumber, ViewName};
 use serde::{Deserialize, Serialize};
 
 use crate::words::span;
@@ -91,6 +91,9 @@ pub enum Plan {
         version: VersionId,
         /// The record.
         at: Origin,
+        /// The id of the topic that the version reads. An older release did not write it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        topic_id: Option<TopicId>,
     },
 }
 
@@ -174,7 +177,7 @@ impl Plan {
             ],
             Self::Pause { version } => vec![format!("stop feeding {}", version.number)],
             Self::Resume { version } => vec![format!("feed {} again", version.number)],
-            Self::Skip { version, at } => {
+            Self::Skip { version, at, .. } => {
                 vec![format!("skip {at} in {version} and every later build")]
             }
         }

@@ -13,7 +13,8 @@ use materializer_model::ports::{
 };
 use materializer_model::progress::{Claim, GateReading, Progress, StoredCheckpoint};
 use materializer_model::{
-    CatalogId, EventId, Offset, ProcessId, Timestamp, Token, Unit, VersionId, WorkerId,
+    CatalogId, EventId, Offset, Origin, ProcessId, Timestamp, Token, TopicCheckpoint, TopicId,
+    Unit, VersionId, WorkerId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -113,6 +114,18 @@ impl Reports {
                 (by == worker).then_some(furthest)
             }
         }
+    }
+
+    /// Returns the id of the topic of which a version reads a record, as its units reported it.
+    #[must_use]
+    pub fn topic_read(&self, version: &Version, record: &Origin) -> Option<&TopicId> {
+        let units = version.units();
+        let known =
+            units.filter_map(|unit| self.checkpoints.get(&unit)?.0.topics.get(&record.topic));
+        // The unit that reads its partition knows best: another may have begun before the topic was made anew.
+        let reads = |topic: &TopicCheckpoint| topic.partitions.contains_key(&record.partition);
+        let best = known.max_by_key(|topic| reads(topic));
+        best.map(|topic| &topic.id)
     }
 
     /// Returns a unit's newest claim and its offset.

@@ -131,9 +131,14 @@ fn without_gates(plan: &Plan, verb: &Verb) -> Option<Body> {
         Plan::Abort { version } => Body::Aborted { version },
         Plan::Pause { version } => Body::Paused { version },
         Plan::Resume { version } => Body::Resumed { version },
-        Plan::Skip { version, at } => Body::Skipped {
+        Plan::Skip {
+            version,
+            at,
+            topic_id,
+        } => Body::Skipped {
             view: version.view,
             at,
+            topic_id,
         },
         Plan::Promote { .. } | Plan::RollBack { .. } => return None,
         Plan::Nothing { why } => Body::Nothing { why },

@@ -1,11 +1,11 @@
 //! A view and its versions, as the catalog's events left them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use materializer_model::ports::AliasPointer;
 use materializer_model::{
-    Fingerprint, Offset, Origin, Timestamp, Unit, VersionId, VersionNumber, ViewDefinition,
+    Fingerprint, Offset, Skip, Skips, Timestamp, Unit, VersionId, VersionNumber, ViewDefinition,
 };
 
 use crate::defect::Defect;
@@ -32,8 +32,8 @@ pub struct View {
     pub alias: Option<Alias>,
     /// The event that retired the whole view, until a version is promoted again.
     pub retired: Option<Mark>,
-    /// Records that every build passes over.
-    pub skips: BTreeSet<Origin>,
+    /// Records that are passed over, each with the event that says so last.
+    pub skips: BTreeMap<Skip, Offset>,
     /// What was declared of it last, and is settled.
     pub declared: Option<Declared>,
 }
@@ -133,6 +133,15 @@ impl View {
     #[must_use]
     pub fn candidate(&self) -> Option<&Version> {
         self.in_role(Role::Building)
+    }
+
+    /// Returns the records that one of its versions passes over. One that names no topic's id holds for the
+    /// versions that were there: which record a later build would find in its place, nobody knows.
+    #[must_use]
+    pub fn skips(&self, version: &Version) -> Skips {
+        let holds = |skip: &Skip, said: Offset| skip.id.is_some() || version.started.offset < said;
+        let skips = self.skips.iter().filter(|(skip, said)| holds(skip, **said));
+        skips.map(|(skip, _)| skip.clone()).collect()
     }
 
     /// Returns the alias as sinks store it.

@@ -20,6 +20,7 @@ pub mod poison;
 pub mod ports;
 pub mod progress;
 pub mod record;
+pub mod skip;
 
 pub use clock::{Clock, Monotonic, Timestamp};
 pub use definition::{Fingerprint, ViewDefinition};
@@ -36,3 +37,4 @@ pub use offset::{
 };
 pub use poison::{Poison, PoisonKind};
 pub use record::{LogRow, Record, RowBatch};
+pub use skip::{Skip, Skips};

@@ -3,8 +3,6 @@
 //! Role and health are apart: a *role* is changed by verbs alone and lives in the catalog, *health*
 //! is reported by workers alone and lives here.
 
-use std::collections::BTreeSet;
-
 use serde::{Deserialize, Serialize};
 
 use crate::definition::{Gates, OnError};
@@ -12,6 +10,7 @@ use crate::growth::Growth;
 use crate::ids::{ClaimId, ProcessId, Token, Unit, WorkerId};
 use crate::mutation::Origin;
 use crate::offset::Checkpoint;
+use crate::skip::Skips;
 
 /// A record of the claims topic, keyed by its unit: a worker takes the unit. The newest one holds;
 /// its offset makes the owner's [`Token`].
@@ -225,8 +224,8 @@ pub enum Feed {
 pub struct Directive {
     /// What to do.
     pub feed: Feed,
-    /// Records that `skip --at` passes over, in every build of the view.
-    pub skips: BTreeSet<Origin>,
+    /// Records that `skip --at` passes over.
+    pub skips: Skips,
     /// What happens to poison now.
     pub on_error: OnError,
     /// The limits of the gates now.

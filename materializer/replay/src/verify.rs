@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use materializer_model::ports::{Derive, LogError, LogReader, SinkError, SinkReader, StoredRow};
 use materializer_model::{
-    Checkpoint, Clock, Growth, Key, Mutation, Origin, Poison, Row, Timestamp, Topic,
+    Checkpoint, Clock, Growth, Key, Mutation, Poison, Row, Skips, Timestamp, Topic,
 };
 
 pub use against::against;
@@ -46,7 +46,7 @@ pub struct Request {
     /// The most examples in the report.
     pub examples_max: usize,
     /// Records that every build of the view passes over.
-    pub skips: BTreeSet<Origin>,
+    pub skips: Skips,
     /// Which of the topics are compacted.
     pub compacted: BTreeSet<Topic>,
     /// The recorded growths of the topics.

@@ -66,6 +66,7 @@ fn verbs() -> Vec<Verb> {
         Verb::Skip {
             version: version(2),
             at: record(),
+            topic_id: None,
         },
         Verb::Retire {
             view: view(),
@@ -112,6 +113,7 @@ fn plans() -> Vec<Plan> {
         Plan::Skip {
             version: version.clone(),
             at: record(),
+            topic_id: None,
         },
         Plan::RetireView {
             view: view(),
@@ -206,7 +208,11 @@ fn facts() -> Vec<Body> {
             version: version.clone(),
         },
         Body::Resumed { version },
-        Body::Skipped { view, at: record() },
+        Body::Skipped {
+            view,
+            at: record(),
+            topic_id: None,
+        },
     ]
 }
 
@@ -227,6 +233,30 @@ fn declared() -> [Body; 2] {
         refused: Some("`products@v2` was rolled back".into()),
     };
     [asked, settled]
+}
+
+/// A skip is bound to its topic's id; those of older releases, above, are not.
+fn skips_by_id() -> [Body; 2] {
+    let topic_id = Some(TopicId("products-id".into()));
+    let asked = Body::Request {
+        verb: Verb::Skip {
+            version: version(2),
+            at: record(),
+            topic_id: topic_id.clone(),
+        },
+        plan: Plan::Skip {
+            version: version(2),
+            at: record(),
+            topic_id: topic_id.clone(),
+        },
+        declaration: None,
+    };
+    let done = Body::Skipped {
+        view: view(),
+        at: record(),
+        topic_id,
+    };
+    [asked, done]
 }
 
 fn events() -> Vec<Envelope> {
@@ -252,6 +282,7 @@ fn events() -> Vec<Envelope> {
     let bodies = facts().into_iter().chain(asked).chain(planned);
     let bodies = bodies.chain([restored, Body::Grown(growth())]);
     let bodies = bodies.chain(declared());
+    let bodies = bodies.chain(skips_by_id());
     bodies
         .enumerate()
         .map(|(number, body)| Envelope {

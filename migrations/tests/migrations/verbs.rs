@@ -1,14 +1,18 @@
 //! What each verb does, and what it is refused for.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use materializer_migrations::client::Outcome;
 use materializer_migrations::desired::desired;
-use materializer_migrations::{Role, Verb};
+use materializer_migrations::event::{NEVER, SCHEMA};
+use materializer_migrations::{Body, Envelope, Role, Verb};
 use materializer_model::definition::{QueryGate, Target};
-use materializer_model::progress::{Feed, Health};
-use materializer_model::{Offset, Origin, Partition, Topic, ViewDefinition, WorkerId};
+use materializer_model::ports::{ControlLog, ControlTopic};
+use materializer_model::progress::{Directive, Feed, Health};
+use materializer_model::{
+    EventId, Offset, Origin, Partition, Skip, Skips, Topic, ViewDefinition, WorkerId,
+};
 
 use crate::coordinator::two_versions;
 use crate::sample::{
@@ -309,53 +313,103 @@ fn a_live_version_cannot_be_retired_and_a_live_or_standby_one_cannot_be_aborted(
     }
 }
 
+fn directive(world: &World, number: u32) -> Directive {
+    let state = world.client.state();
+    let directives = desired(state.catalog(), state.reports(), &WorkerId::new("worker"));
+    let mut units = directives.into_iter();
+    let of = units.find(|(unit, _)| unit.version == version(number));
+    of.expect("fed").1
+}
+
 #[test]
-fn pause_holds_every_unit_until_resume_and_skip_is_for_every_build() {
+fn pause_holds_every_unit_until_resume() {
     let mut world = two_versions();
-    let at = Origin {
-        topic: Topic::new("shop.products"),
-        partition: Partition(0),
-        offset: Offset(9),
-    };
-    let feed = |world: &World, number: u32| {
-        let state = world.client.state();
-        let directives = desired(state.catalog(), state.reports(), &WorkerId::new("worker"));
-        let mut units = directives.into_iter();
-        let (_, directive) = units
-            .find(|(unit, _)| unit.version == version(number))
-            .expect("fed");
-        (directive.feed, directive.skips)
-    };
     let pause = Verb::Pause {
         version: version(2),
     };
     assert_eq!(world.ask(pause.clone()), Outcome::Done);
-    assert!(matches!(feed(&world, 2), (Feed::Hold { why }, _) if why == "ada: a test"));
+    let feed = directive(&world, 2).feed;
+    assert!(matches!(&feed, Feed::Hold { why } if why == "ada: a test"));
     assert!(matches!(world.ask(pause), Outcome::Nothing(_)));
     let resume = Verb::Resume {
         version: version(2),
     };
     assert_eq!(world.ask(resume), Outcome::Done);
-    let skip = |at| Verb::Skip {
-        version: version(2),
-        at,
+    assert_eq!(directive(&world, 2).feed, Feed::Feed);
+}
+
+fn skipped(topic: &str) -> Origin {
+    Origin {
+        topic: Topic::new(topic),
+        partition: Partition(0),
+        offset: Offset(9),
+    }
+}
+
+#[test]
+fn a_skip_is_for_every_build_that_reads_the_topic_which_its_version_reads() {
+    let mut world = two_versions();
+    let at = skipped("shop.products");
+    let refusal = |world: &World, at: &Origin| {
+        let verb = world.client.skip(version(2), at.clone());
+        world.client.plan(&verb).expect_err("refused").to_string()
     };
-    let elsewhere = Origin {
-        topic: Topic::new("shop.orders"),
-        ..at.clone()
-    };
-    let refused = world.client.plan(&skip(elsewhere)).expect_err("not read");
     assert_eq!(
-        refused.to_string(),
+        refusal(&world, &skipped("shop.orders")),
         "`products@v2` does not read topic `shop.orders`"
     );
-    assert_eq!(world.ask(skip(at.clone())), Outcome::Done);
-    for number in [1, 2] {
-        assert_eq!(
-            feed(&world, number),
-            (Feed::Feed, BTreeSet::from([at.clone()]))
-        );
+    assert_eq!(
+        refusal(&world, &at),
+        "`products@v2` has not said yet which topic `shop.products` it reads"
+    );
+    let read = checkpoint(7, [70, 70]);
+    let id = read.topics[&at.topic].id.clone();
+    let said = Said {
+        checkpoint: Some(read),
+        ..Said::default()
+    };
+    world.said.insert(2, said);
+    world.ticks(2);
+    let skip = world.client.skip(version(2), at.clone());
+    assert_eq!(world.ask(skip.clone()), Outcome::Done);
+    assert!(matches!(world.ask(skip), Outcome::Nothing(_)));
+    assert_eq!(world.ask(promote(2)), Outcome::Done);
+    assert_eq!(world.ask(apply(definition("c"))), Outcome::Done);
+    let skips = Skips::from_iter([Skip { at, id: Some(id) }]);
+    for number in 1..=3 {
+        assert_eq!(directive(&world, number).skips, skips, "v{number}");
     }
+}
+
+#[test]
+fn a_skip_of_an_older_release_holds_for_the_versions_that_were_there() {
+    let mut world = two_versions();
+    let at = skipped("shop.products");
+    let old = Envelope {
+        schema: SCHEMA,
+        id: EventId::new("an older release"),
+        views: BTreeMap::from([(view(), world.client.state().catalog().revision(&view()))]),
+        not_before: None,
+        not_after: NEVER,
+        who: "ada".into(),
+        why: String::new(),
+        answers: None,
+        body: Body::Skipped {
+            view: view(),
+            at: at.clone(),
+            topic_id: None,
+        },
+    };
+    let mut log = world.control.log();
+    log.append(ControlTopic::Catalog, None, Some(&old.encode()))
+        .expect("memory answers");
+    world.ticks(2);
+    assert_eq!(world.ask(promote(2)), Outcome::Done);
+    assert_eq!(world.ask(apply(definition("c"))), Outcome::Done);
+    let skips = Skips::from_iter([Skip { at, id: None }]);
+    assert_eq!(directive(&world, 1).skips, skips);
+    assert_eq!(directive(&world, 2).skips, skips);
+    assert_eq!(directive(&world, 3).skips, Skips::default());
 }
 
 #[test]

@@ -8,7 +8,9 @@ use materializer_model::memory::{
     ManualClock, MemoryLog, MemoryRecord, TopicSettings, Transaction,
 };
 use materializer_model::ports::LogObserver;
-use materializer_model::{Checkpoint, End, LeaderEpoch, Offset, Partition, Timestamp, Topic, Unit};
+use materializer_model::{
+    Checkpoint, End, LeaderEpoch, Offset, Origin, Partition, Timestamp, Topic, TopicId, Unit,
+};
 
 use crate::chaos::Shared;
 use crate::oracle::{Expected, Oracle, Value};
@@ -342,6 +344,14 @@ impl Upstream {
             .topics
             .get(&self.topic)
             .is_some_and(|at| at.id != facts.id)
+    }
+
+    /// Notes that a record is to be passed over, if it is one of the topic that is there.
+    pub(crate) fn skipped(&mut self, at: &Origin, topic_id: Option<&TopicId>) {
+        let facts = self.log.facts_of(&self.topic).expect("it is there");
+        if topic_id == Some(&facts.id) {
+            self.oracle.skipped(at.partition.0, at.offset.0);
+        }
     }
 
     /// Makes the topic anew, with as many partitions and other records, more or fewer.

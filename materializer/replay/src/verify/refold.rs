@@ -96,6 +96,8 @@ struct Order {
 struct Fold<'a, 'b> {
     subject: &'a Subject<'b>,
     request: &'a Request,
+    /// Up to where, and of which topics.
+    target: &'a Checkpoint,
     orders: &'a BTreeMap<Topic, Order>,
 }
 
@@ -218,6 +220,7 @@ impl Refold {
             let fold = Fold {
                 subject,
                 request,
+                target,
                 orders: &orders,
             };
             for row in rows.rows() {
@@ -269,10 +272,14 @@ impl Refold {
     /// Folds a record as its version would, poison passed over.
     fn fold(&mut self, record: &Record<'_>, place: Option<Place>, fold: &Fold<'_, '_>) {
         let Fold {
-            subject, request, ..
+            subject,
+            request,
+            target,
+            ..
         } = fold;
         let mut mutations = Vec::new();
-        let skipped = !request.skips.is_empty() && request.skips.contains(&record.origin());
+        let topic = target.topics.get(record.topic);
+        let skipped = topic.is_some_and(|topic| request.skips.hold(record, &topic.id));
         let fits = !skipped
             && subject.derive.apply(record, &mut mutations).is_ok()
             && mutations.iter().all(|m| (subject.check)(m).is_ok());

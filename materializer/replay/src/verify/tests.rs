@@ -6,8 +6,8 @@ use materializer_model::memory::{
 };
 use materializer_model::ports::{Expect, Sink};
 use materializer_model::{
-    Bar, Batch, CatalogId, Change, ClaimId, Commit, Counts, Offset, Partition, Position, Record,
-    Token, TopicCheckpoint, TopicId, Unit,
+    Bar, Batch, CatalogId, Change, ClaimId, Commit, Counts, Offset, Origin, Partition, Position,
+    Record, Token, TopicCheckpoint, TopicId, Unit,
 };
 
 use super::*;
@@ -124,7 +124,7 @@ impl Place {
             extent,
             bytes_max,
             examples_max: 5,
-            skips: BTreeSet::new(),
+            skips: Skips::default(),
             compacted: BTreeSet::new(),
             growths: Vec::new(),
         };

@@ -85,7 +85,9 @@ impl Worker {
         if record.offset < lanes.lanes[at].next {
             return Ok(true); // delivered again
         }
-        let compacts = lanes.sources[lanes.lanes[at].source].compacts;
+        let source = &lanes.sources[lanes.lanes[at].source];
+        let compacts = source.compacts;
+        let is_skipped = directive.skips.hold(record, &source.id);
         let misplaced = match self.place(at, record)? {
             Ok(Place::Here) => None,
             Ok(place @ (Place::Later | Place::Done | Place::Beyond)) => {
@@ -95,7 +97,7 @@ impl Worker {
             Err(failure) => Some(failure),
         };
         self.scratch.clear();
-        if !directive.skips.is_empty() && directive.skips.contains(&record.origin()) {
+        if is_skipped {
             self.counts.skipped += 1;
             self.work.skipped += 1;
             self.pass_over(record, compacts);

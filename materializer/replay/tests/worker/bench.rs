@@ -17,8 +17,9 @@ use materializer_model::ports::{
 };
 use materializer_model::progress::{Claim, Directive, Feed, Health, StoredCheckpoint};
 use materializer_model::{
-    CatalogId, Change, ClaimId, Clock, Ends, Key, Mutation, Offset, Partition, Poison, PoisonKind,
-    ProcessId, Record, Row, RowBatch, Timestamp, Token, Topic, Unit, WorkerId,
+    CatalogId, Change, ClaimId, Clock, Ends, Key, Mutation, Offset, Origin, Partition, Poison,
+    PoisonKind, ProcessId, Record, Row, RowBatch, Skip, Skips, Timestamp, Token, Topic, Unit,
+    WorkerId,
 };
 use materializer_replay::verify::{Extent, Report, Request, Subject, verify};
 use materializer_replay::{Pacing, Ports, Settings, Step, Worker};
@@ -200,7 +201,7 @@ impl Bench {
             definition,
             directive: Directive {
                 feed: Feed::Feed,
-                skips: BTreeSet::new(),
+                skips: Skips::default(),
                 on_error: OnError::Fail,
                 gates,
                 last_reported: None,
@@ -308,6 +309,13 @@ impl Bench {
                 .map(|(_, _, position)| position.next.0)
         });
         (rows.collect(), next.sum())
+    }
+
+    /// Has a record passed over that stands in the topic as it is now.
+    pub(crate) fn skip(&mut self, at: Origin) {
+        let facts = self.log.facts_of(&at.topic).expect("it is there");
+        let id = Some(facts.id);
+        self.directive.skips.add(Skip { at, id });
     }
 
     /// Compares all that is stored with the log.

@@ -269,7 +269,7 @@ fn an_old_record_after_the_barrier_stops_the_unit_and_can_be_skipped() {
         panic!("it names the record: {at:?}");
     };
     assert_eq!(at.offset, straggler);
-    bench.directive.skips.insert(at);
+    bench.skip(at);
     bench.run(&mut worker, 3);
     assert_eq!(bench.stored().0, rows(&[(moved, "2")]));
     assert_eq!(worker.progress().health, Health::Ok);

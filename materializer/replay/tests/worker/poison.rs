@@ -49,10 +49,34 @@ fn fail_stops_before_the_record_with_everything_below_it_written() {
     assert_eq!(bench.stored(), (rows(&[("a", "1")]), 1));
     assert_eq!(worker.progress().held_ms, None, "its gates do not hold");
 
-    bench.directive.skips.insert(origin);
+    bench.skip(origin);
     bench.run(&mut worker, 3);
     assert_eq!(worker.progress().health, Health::Ok);
     assert_eq!(bench.stored(), (rows(&[("a", "1"), ("c", "1")]), 3));
+}
+
+#[test]
+fn a_skip_of_a_topic_that_was_made_anew_passes_over_no_record_of_the_new_one() {
+    let mut bench = poisoned(OnError::Fail);
+    let origin = Origin {
+        topic: bench.topic.clone(),
+        partition: Partition(0),
+        offset: Offset(2),
+    };
+    bench.skip(origin.clone());
+    bench.log.create(&bench.topic, TopicSettings::kept(1));
+    for key in ["a", "b", "c"] {
+        bench.produce(0, key, Some("2"));
+    }
+    let mut worker = bench.worker(1);
+    bench.run(&mut worker, 3);
+    assert_eq!(
+        bench.stored().0,
+        rows(&[("a", "2"), ("b", "2"), ("c", "2")])
+    );
+    assert!(bench.verify().is_right());
+    bench.skip(origin);
+    assert_eq!(bench.verify().unexpected, 1, "it has it already");
 }
 
 #[test]

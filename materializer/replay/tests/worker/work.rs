@@ -58,7 +58,7 @@ fn a_record_that_failed_counts_again_once_it_is_passed_over() {
     let mut bench = mixed(OnError::Fail);
     let mut worker = bench.worker(1);
     bench.run(&mut worker, 3);
-    bench.directive.skips.insert(Origin {
+    bench.skip(Origin {
         topic: bench.topic.clone(),
         partition: Partition(0),
         offset: Offset(3),

@@ -205,11 +205,9 @@ impl Skip {
     pub(super) fn run(self, context: &Context) -> Result<Exit, Failure> {
         self.check_that_it_exists(context)?;
         let said = format!("`{}` skips {}", self.version.view, self.at);
-        let verb = Verb::Skip {
-            version: self.version,
-            at: self.at,
-        };
-        self.common.run(context, verb, &said)
+        let mut client = context.catalog(&context.config()?)?;
+        let verb = client.skip(self.version, self.at);
+        self.common.run_by(context, &mut client, verb, &said)
     }
 
     /// Refuses a place that holds no record yet: the one that will stand there is not meant.
@@ -275,8 +273,18 @@ impl Common {
 
     fn run(&self, context: &Context, verb: Verb, said: &str) -> Result<Exit, Failure> {
         let mut client = context.catalog(&context.config()?)?;
+        self.run_by(context, &mut client, verb, said)
+    }
+
+    fn run_by(
+        &self,
+        context: &Context,
+        client: &mut CatalogClient,
+        verb: Verb,
+        said: &str,
+    ) -> Result<Exit, Failure> {
         let view = verb.view().clone();
-        if self.carry_out(context, &mut client, verb)?.is_some() {
+        if self.carry_out(context, client, verb)?.is_some() {
             let view = &view;
             context.output.show(&Done { view, done: said })?;
         }

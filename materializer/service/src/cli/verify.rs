@@ -15,7 +15,7 @@ use materializer_migrations::desired::growths;
 use materializer_migrations::{CatalogClient, Role, Version};
 use materializer_model::definition::{CleanupPolicy, Target};
 use materializer_model::ports::{LogObserver, Sink, SinkReader};
-use materializer_model::{Clock, Mutation, Origin, SinkId, Topic, Unit, VersionId, VersionNumber};
+use materializer_model::{Clock, Mutation, SinkId, Skips, Topic, Unit, VersionId, VersionNumber};
 use materializer_replay::verify::{Extent, Request, Subject, VerifyError, against, verify};
 use materializer_sinks::redis::{RedisReader, RedisSink};
 use materializer_sinks::tantivy::{TantivyReader, TantivySink};
@@ -133,12 +133,12 @@ fn fold_anew(
     }
     let kafka = connect::kafka(config)?;
     let view = compile(&version.definition).context("compile the definition")?;
-    let skips = client.state().catalog().view(&version.id.view);
+    let view_now = client.state().catalog().view(&version.id.view);
     let request = Request {
         extent,
         bytes_max: config.worker.fold_memory,
         examples_max: EXAMPLES_MAX,
-        skips: skips.map_or_else(BTreeSet::<Origin>::new, |view| view.skips.clone()),
+        skips: view_now.map_or_else(Skips::default, |view| view.skips(version)),
         compacted: compacted(context, config, version)?,
         growths: growths(client.state().catalog(), version),
     };

@@ -1,6 +1,6 @@
 //! A real topic that gets more partitions, with keys that move as clients of both kinds move them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use materializer_model::ports::Derive;
 use materializer_model::progress::{Directive, Feed, Health};
 use materializer_model::{
     CatalogId, Change, ClaimId, Clock, Key, Monotonic, Mutation, Poison, ProcessId, Record, Row,
-    Timestamp, Token, Unit, WorkerId,
+    Skips, Timestamp, Token, Unit, WorkerId,
 };
 use materializer_replay::{Pacing, Ports, Settings, Worker};
 use rdkafka::admin::{AdminOptions, NewPartitions};
@@ -70,7 +70,7 @@ fn worker(
     let definition = raw_view(name, scene.topic.clone(), Target::Memory {});
     let directive = Directive {
         feed: Feed::Feed,
-        skips: BTreeSet::new(),
+        skips: Skips::default(),
         on_error: OnError::Fail,
         gates: definition.gates.clone(),
         last_reported: None,

@@ -10,7 +10,7 @@ use materializer_model::memory::StoreImage;
 use materializer_model::ports::{ControlLog, ControlTopic};
 use materializer_model::progress::{Claim, Directive, Feed, Health, Progress, StoredCheckpoint};
 use materializer_model::{
-    CatalogId, Checkpoint, ClaimId, Offset, Token, Topic, Unit, ViewDefinition, WorkerId,
+    CatalogId, Checkpoint, ClaimId, Offset, Skips, Token, Topic, Unit, ViewDefinition, WorkerId,
 };
 use materializer_replay::{Step, Worker};
 
@@ -74,7 +74,7 @@ impl World {
             started: 0,
             directive: Directive {
                 feed: Feed::Feed,
-                skips: BTreeSet::new(),
+                skips: Skips::default(),
                 on_error,
                 gates: definition.gates.clone(),
                 last_reported: None,

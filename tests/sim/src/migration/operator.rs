@@ -15,18 +15,14 @@ pub(super) struct Operator {
     client: CatalogClient,
     /// How many units a version has.
     shards: u16,
-    /// Whether records are skipped. Not where the topic is made anew: a skip names its record by offset alone,
-    /// and so passes over one of the new topic (`docs/roadmap.md`).
-    may_skip: bool,
 }
 
 impl Operator {
-    pub(super) fn new(life: &Life, client: CatalogClient, shards: u16, may_skip: bool) -> Self {
+    pub(super) fn new(life: &Life, client: CatalogClient, shards: u16) -> Self {
         Self {
             life: life.clone(),
             client,
             shards,
-            may_skip,
         }
     }
 
@@ -83,14 +79,14 @@ impl Operator {
             },
             78..81 => Verb::Pause { version: some },
             81..89 => Verb::Resume { version: some },
-            89..91 if self.may_skip => Verb::Skip {
-                version: some,
-                at: Origin {
+            89..91 => {
+                let at = Origin {
                     topic: Topic::new("t"),
                     partition: Partition(i32::try_from(shared.below(3)).expect("small")),
                     offset: Offset(shared.below(300)),
-                },
-            },
+                };
+                self.client.skip(some, at)
+            }
             91..95 => Verb::Retire {
                 view: view(),
                 version: Some(some.number),

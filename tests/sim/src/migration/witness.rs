@@ -54,6 +54,8 @@ pub(super) struct Witness {
     epoch: Option<Offset>,
     /// The last checkpoint of each unit that was compared with the log.
     compared: BTreeMap<Unit, Checkpoint>,
+    /// The units that stood, after the log was cut back, where nobody could tell what they had read.
+    untold: BTreeSet<Unit>,
     /// What each unit last said of itself.
     healths: BTreeMap<Unit, Health>,
     /// The units that were there when the sink last lost data, and when that was.
@@ -79,6 +81,7 @@ impl Witness {
             gone: None,
             epoch: None,
             compared: BTreeMap::new(),
+            untold: BTreeSet::new(),
             healths: BTreeMap::new(),
             shaken: BTreeSet::new(),
             lost_at: None,
@@ -177,8 +180,8 @@ impl Witness {
             let words = format!("{subject} {}", describe(&event.body));
             self.shared
                 .note(format!("catalog {}: {words}: {verdict:?}", record.offset));
-            if let Body::Skipped { at, .. } = &event.body {
-                upstream.oracle.skipped(at.partition.0, at.offset.0);
+            if let Body::Skipped { at, topic_id, .. } = &event.body {
+                upstream.skipped(at, topic_id.as_ref());
             }
             if verdict == Verdict::Accepted {
                 self.judge(&before, &event, record.offset, record.appended)
@@ -436,7 +439,10 @@ impl Witness {
                     continue;
                 }
                 let stored = self.servers.stored(&unit);
-                if upstream.nobody_can_tell(&stored) || upstream.is_of_another(&checkpoint) {
+                if upstream.nobody_can_tell(&stored) {
+                    self.untold.insert(unit.clone());
+                }
+                if self.untold.contains(&unit) || upstream.is_of_another(&checkpoint) {
                     continue;
                 }
                 upstream

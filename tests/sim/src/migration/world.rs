@@ -240,7 +240,7 @@ impl Stage {
     /// Starts a new process in a seat; `None` where it did not get through to the servers.
     fn start(&self, at: usize) -> Option<Actor> {
         let (kind, name) = SEATS[at];
-        let (life, servers, shards, may_skip) = {
+        let (life, servers, shards) = {
             let mut world = self.lock();
             if kind == Kind::Coordinator && world.catalog_is_missed() {
                 world.stopped.insert(at);
@@ -250,8 +250,7 @@ impl Stage {
             let process = format!("{name}-{}", world.started);
             world.shared.note(format!("{process} starts"));
             let life = Life::new(&process, &world.shared, self.meanwhile());
-            let may_skip = world.trouble != Trouble::Recreated;
-            (life, world.servers.clone(), world.upstream.shards, may_skip)
+            (life, world.servers.clone(), world.upstream.shards)
         };
         let control = SimControl {
             life: life.clone(),
@@ -277,7 +276,7 @@ impl Stage {
             Kind::Gateway => Process::Gateway(Box::new(Gateway::new(control))),
             Kind::Operator => {
                 let client = CatalogClient::open(Box::new(control), name, ids(&life.name)).ok()?;
-                Process::Operator(Box::new(Operator::new(&life, client, shards, may_skip)))
+                Process::Operator(Box::new(Operator::new(&life, client, shards)))
             }
         };
         Some(Actor { life, process })

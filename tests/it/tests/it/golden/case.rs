@@ -3,7 +3,7 @@
 //! `log.ndjson` has an operation a line, in order; `vN.yaml` is a version's definition, `vN.skips` the
 //! records that `skip --at` passes over, one a line; `vN.txt` is what the version must hold.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +11,8 @@ use std::sync::Arc;
 use materializer_model::definition::CleanupPolicy;
 use materializer_model::memory::{MemoryLog, MemoryRecord, TopicSettings, Transaction};
 use materializer_model::{
-    Offset, Origin, Partition, Timestamp, Topic, VersionId, VersionNumber, ViewDefinition,
+    Offset, Origin, Partition, Skip, Skips, Timestamp, Topic, VersionId, VersionNumber,
+    ViewDefinition,
 };
 use materializer_view::parse;
 use serde::Deserialize;
@@ -175,7 +176,7 @@ impl<'a> Story<'a> {
 pub(crate) struct Version {
     pub(crate) id: VersionId,
     pub(crate) definition: Arc<ViewDefinition>,
-    pub(crate) skips: BTreeSet<Origin>,
+    pub(crate) skips: Skips,
     /// The file of its contents.
     pub(crate) contents: PathBuf,
 }
@@ -233,9 +234,10 @@ fn read_version(number: VersionNumber, path: &Path) -> Version {
     let definition = definitions.remove(0);
     let skips = path.with_extension("skips");
     let skips = if skips.exists() {
-        lines::<Origin>(&skips, &read(&skips)).into_iter().collect()
+        let skips = lines::<Origin>(&skips, &read(&skips)).into_iter();
+        skips.map(|at| Skip { at, id: None }).collect()
     } else {
-        BTreeSet::new()
+        Skips::default()
     };
     Version {
         id: VersionId {
