@@ -234,6 +234,8 @@ pub(crate) struct SimClaims {
     pub(crate) life: Life,
     pub(crate) log: MemoryControlLog,
     pub(crate) catalog: CatalogId,
+    /// What is added to a claim's offset.
+    pub(crate) claims_from: u64,
 }
 
 impl Claims for SimClaims {
@@ -257,7 +259,7 @@ impl Claims for SimClaims {
                 serde_json::from_slice(record.value.as_deref()?).expect("claims are JSON");
             let token = Token {
                 catalog: self.catalog.clone(),
-                claim_offset: record.offset.0,
+                claim_offset: self.claims_from + record.offset.0,
                 claim: claim.claim.clone(),
             };
             Some((token, claim))

@@ -79,16 +79,18 @@ impl Servers {
         }
     }
 
-    /// Makes a worker of a claimed unit. Its rows begin with `edition`.
+    /// Makes a worker of a claimed unit, whose rows begin with the edition, if it has one. Tokens are so much
+    /// above the offsets of claims.
     pub(crate) fn worker(
         &self,
         life: &Life,
         unit: &Unit,
         token: Token,
+        claims_from: u64,
         definition: Arc<ViewDefinition>,
-        edition: &str,
         clock: Arc<dyn Clock>,
     ) -> Worker {
+        let edition = definition.document.first();
         let ports = Ports {
             reader: Box::new(SimReader {
                 life: life.clone(),
@@ -100,7 +102,7 @@ impl Servers {
                 told: Mutex::default(),
             }),
             derive: Arc::new(SimDerive {
-                edition: edition.to_owned(),
+                edition: edition.map_or_else(String::new, |field| field.value.0.clone()),
             }),
             sink: Box::new(SimSink {
                 life: life.clone(),
@@ -120,6 +122,7 @@ impl Servers {
                 life: life.clone(),
                 log: self.control.log(),
                 catalog: token.catalog.clone(),
+                claims_from,
             }),
             clock,
         };

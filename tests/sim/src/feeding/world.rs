@@ -189,8 +189,8 @@ impl World {
             &life,
             &self.unit,
             token,
+            0,
             Arc::clone(&self.definition),
-            "",
             self.servers.clock(&self.shared),
         );
         self.actors.push(Actor {

@@ -1,10 +1,12 @@
-//! The migrations of one view: a history of random events, then calm, in which every request is answered,
+//! The migrations of one view: a history of random events, then calm, in which a catalog that was lost is
+//! restored, every request is answered,
 //! every version becomes what the log says, and the view can be brought to a new version and retired.
 
 mod control;
 mod gateway;
 mod operator;
 mod pool;
+mod restore;
 mod sinks;
 mod trouble;
 mod views;
@@ -56,11 +58,12 @@ fn live(stage: &Stage) -> Result<(), String> {
     }
     stage.calm();
     if stage.lock().is_deciding_over() {
-        return until(
+        until(
             stage,
             "nobody decides anything",
             World::has_stopped_deciding,
-        );
+        )?;
+        stage.restore()?;
     }
     // Coordinators learn from two reports of their own what the broker's time is by now.
     for _ in 0..LEARNING {

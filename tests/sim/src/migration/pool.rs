@@ -13,7 +13,6 @@ use materializer_model::{ClaimId, Clock, Monotonic, Offset, ProcessId, Token, Un
 use materializer_replay::{Step, Worker};
 
 use super::control::SimControl;
-use super::views::edition;
 use crate::chaos::Life;
 use crate::servers::Servers;
 
@@ -150,18 +149,13 @@ impl Pool {
         }
         self.follower.follow(&mut self.control)?;
         let catalog = self.follower.catalog();
-        let newest = self.follower.reports().claim(&unit);
-        let (Some(version), Some((at, newest))) = (catalog.version(&unit.version), newest) else {
+        let owner = self.follower.owner(&unit);
+        let (Some(version), Some((token, newest))) = (catalog.version(&unit.version), owner) else {
             return Ok(());
         };
         if *newest != claim {
             return Ok(());
         }
-        let token = Token {
-            catalog: catalog.id().expect("a version is in a catalog").clone(),
-            claim_offset: at.0,
-            claim: claim.claim,
-        };
         self.life
             .shared
             .note(format!("{} claims {unit}: {token}", self.life.name));
@@ -169,8 +163,8 @@ impl Pool {
             &self.life,
             &unit,
             token.clone(),
+            catalog.claims_from(),
             Arc::clone(&version.definition),
-            edition(&version.definition),
             Arc::clone(&self.clock),
         );
         let fed = Fed {

@@ -12,6 +12,9 @@ use materializer_model::{Offset, Unit, VersionId, ViewDefinition, ViewName};
 
 use crate::chaos::{Flaw, Life};
 
+/// The point between a decision and the move of an alias.
+pub(super) const MOVED: &str = "move_alias";
+
 pub(super) struct SimSinks {
     pub(super) life: Life,
     pub(super) store: MemoryStore,
@@ -72,7 +75,7 @@ impl SinkAdmin for SimSinks {
         let mut admin = self.store.admin();
         let (view, to) = (view.clone(), to.clone());
         let overwrites = self.life.shared.has(Flaw::AliasOverwritten);
-        self.write("move_alias", move || {
+        self.write(MOVED, move || {
             if overwrites {
                 admin.remove_alias(&view, Offset(u64::MAX))?;
             }

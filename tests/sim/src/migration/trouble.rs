@@ -36,7 +36,7 @@ impl Trouble {
         }
     }
 
-    /// Says whether nothing may be decided after it.
+    /// Says whether nothing may be decided after it, until the catalog is restored.
     pub(super) fn ends_deciding(self) -> bool {
         match self {
             Self::CatalogCut | Self::CatalogReplaced => true,

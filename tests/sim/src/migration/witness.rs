@@ -38,6 +38,8 @@ pub(super) struct Witness {
     trouble: Trouble,
     /// Whether the trouble was there that comes once.
     has_trouble: bool,
+    /// Whether the catalog was lost and restored.
+    is_restored: bool,
     shared: Shared,
     servers: Servers,
     log: MemoryControlLog,
@@ -70,6 +72,7 @@ impl Witness {
         Self {
             trouble,
             has_trouble: false,
+            is_restored: false,
             shared: shared.clone(),
             servers: servers.clone(),
             log: servers.control.log(),
@@ -112,6 +115,32 @@ impl Witness {
         self.compared.clear();
     }
 
+    /// Takes the catalog as it was restored: all that its events say was so before. What the sink has deleted
+    /// since is lost, and readers may see what was live later until the alias is led by it.
+    pub(super) fn catalog_restored(&mut self) {
+        self.is_restored = true;
+        self.catalog = Catalog::default();
+        self.progress_next = Offset(0);
+        let mut events = Vec::new();
+        self.log
+            .read(ControlTopic::Catalog, Offset(0), &mut events)
+            .expect("memory");
+        for event in &events {
+            self.catalog.fold(event);
+        }
+        self.well.clear();
+        self.healths.clear();
+        self.gateway = None;
+        self.soaks = None;
+        let now = self.catalog.view(&view());
+        let pointer = now.and_then(|view| view.pointer());
+        self.promoted
+            .extend(pointer.map(|pointer| (pointer.epoch, pointer.version)));
+        let retired = now.and_then(|view| view.retired);
+        self.gone = retired.map(|at| at.offset).or(self.gone);
+        self.sink_lost();
+    }
+
     /// By how much two append times may be further apart, or closer, than what they are of.
     fn slack(&self) -> Duration {
         match self.trouble {
@@ -134,12 +163,10 @@ impl Witness {
         match self.trouble {
             Trouble::SinkLoses => self.lost_at.is_some() && is_damaged,
             Trouble::Recreated => self.has_trouble && is_damaged,
+            Trouble::CatalogCut | Trouble::CatalogReplaced => self.is_restored && is_damaged,
             Trouble::Grown => self.has_trouble && has_failed,
             Trouble::Cut => self.has_trouble && (is_damaged || has_failed),
-            Trouble::None
-            | Trouble::ClocksJump(_)
-            | Trouble::CatalogCut
-            | Trouble::CatalogReplaced => false,
+            Trouble::None | Trouble::ClocksJump(_) => false,
         }
     }
 
@@ -156,7 +183,7 @@ impl Witness {
     /// Looks at all that happened since it looked last.
     pub(super) fn look(&mut self, upstream: &mut Upstream) -> Result<(), String> {
         // Of a catalog that is not the one that it was nothing counts: what it led to stays.
-        if !(self.has_trouble && self.trouble.ends_deciding()) {
+        if !(self.has_trouble && self.trouble.ends_deciding()) || self.is_restored {
             self.hear();
             self.read_on(upstream)?;
         }

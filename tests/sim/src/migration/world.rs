@@ -10,14 +10,15 @@ use std::time::Duration;
 
 use materializer_migrations::{CatalogClient, Coordinator, CoordinatorError, Follower, Settings};
 use materializer_model::memory::StoreImage;
-use materializer_model::ports::{ControlLog, ControlTopic};
+use materializer_model::ports::{ControlLog, ControlRecord};
 use materializer_model::{EventId, Offset, ProcessId, Unit, VersionId};
 
 use super::control::{DECIDED, SimControl};
 use super::gateway::Gateway;
 use super::operator::Operator;
 use super::pool::Pool;
-use super::sinks::SimSinks;
+use super::restore;
+use super::sinks::{MOVED, SimSinks};
 use super::trouble::Trouble;
 use super::views::view;
 use super::witness::{DRAIN, Witness};
@@ -112,6 +113,9 @@ pub(super) struct World {
     /// When trouble that comes once is due: with so many events left. `None` once it was there.
     due: Option<u64>,
     images: Vec<StoreImage>,
+    /// The catalog as it was when somebody last made a backup.
+    backup: Vec<ControlRecord>,
+    is_restored: bool,
     seats: Vec<Seat>,
     started: u64,
     /// The coordinators that said last that they decide nothing.
@@ -145,6 +149,8 @@ impl Stage {
             trouble,
             due: Some(due).filter(|_| trouble.comes_once()),
             images: Vec::new(),
+            backup: Vec::new(),
+            is_restored: false,
             seats: SEATS.iter().map(|_| Seat::Vacant).collect(),
             started: 0,
             stopped: BTreeSet::new(),
@@ -335,6 +341,19 @@ impl Stage {
         self.lock().look();
     }
 
+    /// Restores the catalog from its backup, which may be older than what the sink holds, and starts every
+    /// process anew.
+    pub(super) fn restore(&self) -> Result<(), String> {
+        let mut world = self.lock();
+        world.shared.note("the catalog is restored".into());
+        restore::restore(&world.servers, &world.backup, world.witness.catalog())
+            .map_err(|why| format!("adopt: {why}"))?;
+        world.is_restored = true;
+        world.seats.iter_mut().for_each(|seat| *seat = Seat::Vacant);
+        world.witness.catalog_restored();
+        Ok(())
+    }
+
     /// Opens the catalog for one that asks by hand.
     pub(super) fn client(&self, who: &str) -> CatalogClient {
         let log: Box<dyn ControlLog> = Box::new(self.lock().servers.control.log());
@@ -380,6 +399,8 @@ impl World {
                     self.upstream.cut(&self.servers.stored(unit));
                     true
                 }
+                // Without a backup there is nothing to come back to.
+                Trouble::CatalogCut | Trouble::CatalogReplaced if self.backup.is_empty() => false,
                 Trouble::CatalogCut => self.cut_catalog(),
                 // What a coordinator does that was about to begin a catalog is another history.
                 Trouble::CatalogReplaced if units.is_empty() || self.is_anybody_away() => false,
@@ -401,7 +422,7 @@ impl World {
         });
     }
 
-    /// Lets the trouble come that comes again and again.
+    /// Lets the trouble come that comes again and again; makes a backup before the one that needs it.
     fn trouble_goes_on(&mut self) {
         match self.trouble {
             Trouble::SinkLoses => self.fail_over(),
@@ -412,6 +433,9 @@ impl World {
                 self.shared
                     .note(format!("the broker's clock is {ahead} ms ahead"));
                 self.servers.control.set_ahead(ahead);
+            }
+            Trouble::CatalogCut | Trouble::CatalogReplaced if self.due.is_some() => {
+                self.backup = restore::export(&self.servers);
             }
             Trouble::None
             | Trouble::Grown
@@ -452,20 +476,14 @@ impl World {
         self.seats.iter().any(|seat| matches!(seat, Seat::Away))
     }
 
-    /// Says whether trouble was there after which nobody may decide.
+    /// Says whether trouble was there after which nobody may decide before the catalog is restored.
     pub(super) fn is_deciding_over(&self) -> bool {
-        self.trouble.ends_deciding() && self.due.is_none()
+        self.trouble.ends_deciding() && self.due.is_none() && !self.is_restored
     }
 
     /// Says whether a process would begin a catalog where the sink knows of one, which it may not.
     fn catalog_is_missed(&self) -> bool {
-        let mut events = Vec::new();
-        let read = self
-            .servers
-            .control
-            .log()
-            .read(ControlTopic::Catalog, Offset(0), &mut events);
-        self.is_deciding_over() && read.is_ok() && events.is_empty()
+        self.is_deciding_over() && restore::export(&self.servers).is_empty()
     }
 
     /// Says whether a version cannot be fed any more, whatever it says at the moment.
@@ -512,7 +530,12 @@ impl World {
         };
         if let Seat::Here(actor) = &self.seats[at] {
             // What was decided before a sleep and is done after it is where most rules are needed.
-            let only = [None, Some(DECIDED)][self.shared.index(2)];
+            let only = match SEATS[at].0 {
+                Kind::Coordinator => [None, Some(DECIDED), Some(MOVED)][self.shared.index(3)],
+                Kind::Pool | Kind::Gateway | Kind::Operator => {
+                    [None, Some(DECIDED)][self.shared.index(2)]
+                }
+            };
             let points = self.shared.below(if only.is_some() { 4 } else { 40 });
             actor.life.doom(Some(Doom { points, only, fate }));
         }
@@ -526,7 +549,7 @@ impl World {
 }
 
 /// Returns ids that nobody else makes.
-fn ids(process: &str) -> Box<dyn FnMut() -> EventId + Send> {
+pub(super) fn ids(process: &str) -> Box<dyn FnMut() -> EventId + Send> {
     let process = process.to_owned();
     let mut last = 0;
     Box::new(move || {
