@@ -85,7 +85,7 @@ impl ViewSinks for Admins {
             unit: unit.clone(),
             address: address.clone(),
         };
-        let found = self.workers.search(&copy, &request);
+        let found = self.workers.search(&copy, None, &request);
         let found = found.map_err(|fault| match fault {
             ReadError::Gone(why) | ReadError::Unavailable(why) => SinkError::Unavailable(why),
             fault @ (ReadError::Invalid(_)

@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use super::crew::Crew;
 use super::internal::Workers;
 use super::routes::{CopyAt, TantivyRoute};
+use super::shares::{Client, Shares};
 use super::{Answered, Limits, ReadError};
 
 /// A tantivy copy that is being served. Calls block; they may come from several threads at once.
@@ -106,8 +107,13 @@ pub(super) trait Question: Send + 'static {
     /// Asks a copy that this process holds.
     fn ask_held(&self, copy: &dyn ServedCopy) -> Result<Self::Answer, ReadError>;
 
-    /// Asks the worker that holds a copy.
-    fn ask_worker(&self, workers: &Workers, copy: &CopyAt) -> Result<Self::Answer, ReadError>;
+    /// Asks the worker that holds a copy, for a client.
+    fn ask_worker(
+        &self,
+        workers: &Workers,
+        copy: &CopyAt,
+        client: Client,
+    ) -> Result<Self::Answer, ReadError>;
 }
 
 /// The row of a key.
@@ -121,8 +127,13 @@ impl Question for DocumentOf {
         copy.document(&self.0)
     }
 
-    fn ask_worker(&self, workers: &Workers, copy: &CopyAt) -> Result<Self::Answer, ReadError> {
-        workers.document(copy, &self.0)
+    fn ask_worker(
+        &self,
+        workers: &Workers,
+        copy: &CopyAt,
+        client: Client,
+    ) -> Result<Self::Answer, ReadError> {
+        workers.document(copy, client, &self.0)
     }
 }
 
@@ -133,20 +144,32 @@ impl Question for SearchRequest {
         copy.search(self)
     }
 
-    fn ask_worker(&self, workers: &Workers, copy: &CopyAt) -> Result<Self::Answer, ReadError> {
-        workers.search(copy, self)
+    fn ask_worker(
+        &self,
+        workers: &Workers,
+        copy: &CopyAt,
+        client: Client,
+    ) -> Result<Self::Answer, ReadError> {
+        workers.search(copy, Some(client), self)
     }
 }
 
 /// Asks something and sends the answer to whoever waits for it.
 type Job = Box<dyn FnOnce(&Router) + Send>;
 
-/// Threads that ask copies. What other processes ask of our copies has threads of its own: with
+/// Threads that ask copies, of which no client keeps more than its share busy.
+#[derive(Debug)]
+struct Desk {
+    crew: Crew<Job>,
+    shares: Shares,
+}
+
+/// Where copies are asked. What other processes ask of our copies has threads of its own: with
 /// shared ones, two processes could each wait for the other with all they have.
 #[derive(Debug)]
 pub(super) struct Copies {
-    routed: Crew<Job>,
-    held: Crew<Job>,
+    routed: Desk,
+    held: Desk,
     limits: Limits,
 }
 
@@ -171,29 +194,33 @@ impl Copies {
             let router = Arc::clone(&router);
             move |jobs: Vec<Job>| jobs.into_iter().for_each(|job| job(&router))
         };
-        let crew = |name| {
+        let desk = |name| -> std::io::Result<Desk> {
             let workers = (0..limits.copy_threads).map(|_| worker()).collect();
-            Crew::start(name, workers, limits.queue_requests, 1)
+            Ok(Desk {
+                crew: Crew::start(name, workers, limits.queue_requests, 1)?,
+                shares: Shares::new(limits.copy_threads),
+            })
         };
         Ok(Self {
-            routed: crew("copies")?,
-            held: crew("held-copies")?,
+            routed: desk("copies")?,
+            held: desk("held-copies")?,
             limits,
         })
     }
 
-    /// Asks some copy of a live version.
+    /// Asks some copy of a live version, for a client.
     ///
     /// # Errors
     /// [`ReadError`].
     pub(super) async fn ask<Q: Question>(
         &self,
         route: &Arc<TantivyRoute>,
+        client: Client,
         question: Q,
     ) -> Result<Answered<Q::Answer>, ReadError> {
         let of = Arc::clone(route);
-        let ask = move |router: &Router| router.ask_any(&of, &question);
-        let answer = self.hand(&self.routed, ask).await?;
+        let ask = move |router: &Router| router.ask_any(&of, client, &question);
+        let answer = self.hand(&self.routed, client, ask).await?;
         Ok(Answered {
             version: route.version.clone(),
             epoch: route.epoch,
@@ -201,44 +228,50 @@ impl Copies {
         })
     }
 
-    /// Asks a copy that this process holds.
+    /// Asks a copy that this process holds, for a client.
     ///
     /// # Errors
     /// [`ReadError`].
     pub(super) async fn ask_held<Q: Question>(
         &self,
         copy: Arc<dyn ServedCopy>,
+        client: Client,
         question: Q,
     ) -> Result<Q::Answer, ReadError> {
         let ask = move |_: &Router| question.ask_held(&*copy);
-        self.hand(&self.held, ask).await
+        self.hand(&self.held, client, ask).await
     }
 
     async fn hand<T: Send + 'static>(
         &self,
-        crew: &Crew<Job>,
+        desk: &Desk,
+        client: Client,
         ask: impl FnOnce(&Router) -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, ReadError> {
-        let (reply, answer) = oneshot::channel();
-        crew.hand(Box::new(move |router| {
-            // Who gave up waiting is not searched for.
-            if !reply.is_closed() {
-                reply.send(ask(router)).ok();
-            }
-        }))?;
-        match timeout(self.limits.answer_time, answer).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_dropped)) => Err(ReadError::Broken("the reader ended".into())),
-            Err(_elapsed) => {
+        let answered = async {
+            let place = desk.shares.take(client).await;
+            let (reply, answer) = oneshot::channel();
+            desk.crew.hand(Box::new(move |router| {
+                // Who gave up waiting is not searched for.
+                if !reply.is_closed() {
+                    reply.send(ask(router)).ok();
+                }
+                drop(place);
+            }))?;
+            let dropped = |_| ReadError::Broken("the reader ended".into());
+            answer.await.map_err(dropped)?
+        };
+        timeout(self.limits.answer_time, answered)
+            .await
+            .unwrap_or_else(|_elapsed| {
                 let why = format!("no copy answered within {:?}", self.limits.answer_time);
                 Err(ReadError::Unavailable(why))
-            }
-        }
+            })
     }
 
     /// Says whether all threads are there.
     pub(super) fn is_whole(&self) -> bool {
-        self.routed.is_whole() && self.held.is_whole()
+        self.routed.crew.is_whole() && self.held.crew.is_whole()
     }
 }
 
@@ -256,6 +289,7 @@ impl Router {
     fn ask_any<Q: Question>(
         &self,
         route: &TantivyRoute,
+        client: Client,
         question: &Q,
     ) -> Result<Q::Answer, ReadError> {
         let mut last =
@@ -265,7 +299,7 @@ impl Router {
             let counted = InFlight::count(&self.in_flight, &copy.unit);
             let answer = match self.local.find(&copy.unit) {
                 Some(held) => question.ask_held(&*held),
-                None => question.ask_worker(&self.workers, copy),
+                None => question.ask_worker(&self.workers, copy, client),
             };
             drop(counted);
             match answer {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::{ConnectInfo, Query, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -20,6 +20,7 @@ use super::http::{FaultBody, route};
 use super::routes::{RedisRoute, Route};
 use super::rows::RowRead;
 use super::server::Shared;
+use super::shares::Client;
 use super::{Answered, ReadError};
 use crate::metrics::Op;
 
@@ -42,6 +43,7 @@ struct Parameters {
 
 async fn document(
     State(shared): State<Arc<Shared>>,
+    ConnectInfo(client): ConnectInfo<Client>,
     uri: Uri,
     parameters: Result<Query<Parameters>, QueryRejection>,
 ) -> Response {
@@ -56,7 +58,7 @@ async fn document(
                 Some(min) => redis_document_since(&shared, route, &key, Offset(min)).await?,
             },
             Route::Tantivy(route) => {
-                let answered = shared.copies.ask(route, DocumentOf(key)).await?;
+                let answered = shared.copies.ask(route, client, DocumentOf(key)).await?;
                 (answered, "application/json")
             }
         };

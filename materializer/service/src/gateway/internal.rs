@@ -7,14 +7,15 @@
 //! `POST …/document` has the key's bytes as its body, and answers the row, or 204 where there is none.
 //! `POST …/search` has the JSON of a search request and answers that of its response. A fault's status
 //! is what the gateway does about it: 400 the request is at fault, 410 this worker does not serve the
-//! copy (any more), 503 it may later.
+//! copy (any more), 503 it may later. A gateway names the client for whom it asks, so that here, too, one
+//! client has its share and not the gateway's.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::extract::{ConnectInfo, Path, State};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
@@ -29,6 +30,7 @@ use super::copies::{DocumentOf, ServedCopy};
 use super::http::{FaultBody, from_json};
 use super::routes::CopyAt;
 use super::server::Shared;
+use super::shares::Client;
 use crate::access::{Access, Demands};
 use crate::metrics::Op;
 
@@ -38,6 +40,16 @@ pub(super) fn router() -> Router<Arc<Shared>> {
     Router::new()
         .route(&format!("{unit}/document"), post(document))
         .route(&format!("{unit}/search"), post(search))
+}
+
+/// The address of the client for whom a gateway asks.
+const CLIENT: &str = "materializer-client";
+
+/// Returns for whom is asked: whom the gateway names, or who asks.
+fn asker(headers: &HeaderMap, peer: Client) -> Client {
+    let named = headers.get(CLIENT).and_then(|name| name.to_str().ok());
+    let named = named.and_then(|name| name.parse().ok());
+    named.map_or(peer, Client::at)
 }
 
 type UnitPath = Path<(String, String, String, String, String)>;
@@ -56,12 +68,19 @@ fn held(shared: &Shared, Path(unit): UnitPath) -> Result<Arc<dyn ServedCopy>, Re
     found.ok_or_else(|| ReadError::Gone(format!("`{unit}` is not served here")))
 }
 
-async fn document(State(shared): State<Arc<Shared>>, unit: UnitPath, key: Bytes) -> Response {
+async fn document(
+    State(shared): State<Arc<Shared>>,
+    ConnectInfo(peer): ConnectInfo<Client>,
+    unit: UnitPath,
+    headers: HeaderMap,
+    key: Bytes,
+) -> Response {
     let answer = async {
         let copy = held(&shared, unit)?;
+        let client = asker(&headers, peer);
         let row = shared
             .copies
-            .ask_held(copy, DocumentOf(key.to_vec()))
+            .ask_held(copy, client, DocumentOf(key.to_vec()))
             .await?;
         Ok(match row {
             Some(row) => row.into_response(),
@@ -71,11 +90,18 @@ async fn document(State(shared): State<Arc<Shared>>, unit: UnitPath, key: Bytes)
     shared.track(Op::HeldDocument, answer).await
 }
 
-async fn search(State(shared): State<Arc<Shared>>, unit: UnitPath, body: Bytes) -> Response {
+async fn search(
+    State(shared): State<Arc<Shared>>,
+    ConnectInfo(peer): ConnectInfo<Client>,
+    unit: UnitPath,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     let answer = async {
         let copy = held(&shared, unit)?;
         let request: SearchRequest = from_json(&body)?;
-        let found = shared.copies.ask_held(copy, request).await?;
+        let client = asker(&headers, peer);
+        let found = shared.copies.ask_held(copy, client, request).await?;
         Ok(Json(found).into_response())
     };
     shared.track(Op::HeldSearch, answer).await
@@ -119,26 +145,32 @@ impl Workers {
         }
     }
 
-    /// Asks a worker for the row of a key.
+    /// Asks a worker for the row of a key, for a client.
     ///
     /// # Errors
     /// [`ReadError`].
-    pub(super) fn document(&self, copy: &CopyAt, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
-        let (status, body) = self.post(copy, "document", key)?;
+    pub(super) fn document(
+        &self,
+        copy: &CopyAt,
+        client: Client,
+        key: &[u8],
+    ) -> Result<Option<Vec<u8>>, ReadError> {
+        let (status, body) = self.post(copy, "document", Some(client), key)?;
         Ok((status != StatusCode::NO_CONTENT).then_some(body))
     }
 
-    /// Asks a worker to search.
+    /// Asks a worker to search, for a client or for this process itself.
     ///
     /// # Errors
     /// [`ReadError`].
     pub(crate) fn search(
         &self,
         copy: &CopyAt,
+        client: Option<Client>,
         request: &SearchRequest,
     ) -> Result<SearchResponse, ReadError> {
         let request = serde_json::to_vec(request).expect("a request that was read can be written");
-        let (_, body) = self.post(copy, "search", &request)?;
+        let (_, body) = self.post(copy, "search", client, &request)?;
         serde_json::from_slice(&body).map_err(|fault| {
             let CopyAt { unit, address } = copy;
             ReadError::Broken(format!("the answer of `{unit}` at `{address}`: {fault}"))
@@ -149,6 +181,7 @@ impl Workers {
         &self,
         copy: &CopyAt,
         what: &str,
+        client: Option<Client>,
         body: &[u8],
     ) -> Result<(StatusCode, Vec<u8>), ReadError> {
         let CopyAt { unit, address } = copy;
@@ -170,13 +203,13 @@ impl Workers {
         }
         let mut tokens = demands.shown();
         let mut response = loop {
-            let request = agent.post(&url);
-            let request = match tokens.next() {
-                Some(token) => {
-                    request.header("authorization", format!("Bearer {}", token.expose()))
-                }
-                None => request,
-            };
+            let mut request = agent.post(&url);
+            if let Some(client) = client {
+                request = request.header(CLIENT, client.address().to_string());
+            }
+            if let Some(token) = tokens.next() {
+                request = request.header("authorization", format!("Bearer {}", token.expose()));
+            }
             let response = request.send(body).map_err(unreachable)?;
             if response.status() != StatusCode::UNAUTHORIZED || tokens.len() == 0 {
                 break response;

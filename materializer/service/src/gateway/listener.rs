@@ -1,7 +1,8 @@
 //! The connections of HTTP: so many at once, and none that waits for ever.
 //!
 //! A client that sends its request byte by byte, or does not read the answer, would keep its place. So a
-//! connection must have some of an answer taken within the idle time, or it ends. Handshakes go on beside
+//! connection must have some of an answer taken within the idle time, or it ends. A client that has its share of
+//! the places is closed on: others, and the probes of an orchestrator, always find one. Handshakes go on beside
 //! each other, each within its own time: one that is slow keeps nobody waiting.
 
 use std::future::Future;
@@ -22,6 +23,7 @@ use tracing::{debug, error};
 
 use super::Limits;
 use super::connection::Connection;
+use super::shares::{Client, Shares};
 use crate::access::Access;
 use crate::metrics::{ConnectionGuard, Metrics, Port};
 
@@ -36,6 +38,7 @@ struct Door {
     listener: TcpListener,
     access: Arc<Access>,
     permits: Arc<Semaphore>,
+    shares: Shares,
     limits: Limits,
     metrics: Arc<Metrics>,
 }
@@ -52,6 +55,7 @@ impl BoundedListener {
             listener,
             access: Arc::clone(access),
             permits: Arc::new(Semaphore::new(limits.connections)),
+            shares: Shares::new(limits.connections),
             limits: *limits,
             metrics: Arc::clone(metrics),
         };
@@ -69,7 +73,13 @@ impl Door {
     ) -> impl Future<Output = io::Result<(BoundedStream, SocketAddr)>> + use<> {
         let permits = Arc::clone(&self.permits);
         let permit = permits.acquire_owned().await.expect("never closed");
-        let (stream, peer) = Listener::accept(&mut self.listener).await;
+        let (stream, peer, share) = loop {
+            let (stream, peer) = Listener::accept(&mut self.listener).await;
+            if let Some(share) = self.shares.try_take(Client::at(peer.ip())) {
+                break (stream, peer, share);
+            }
+            debug!(%peer, "a client has its share of connections already");
+        };
         let demands = self.access.demands();
         let limits = self.limits;
         let open = self.metrics.gateway.connected(Port::Http);
@@ -79,7 +89,7 @@ impl Door {
                 stream,
                 end: Box::pin(sleep(limits.idle_time)),
                 idle_time: limits.idle_time,
-                _permit: permit,
+                _permits: [permit, share],
                 _open: open,
             };
             Ok((stream, peer))
@@ -122,7 +132,8 @@ pub(super) struct BoundedStream {
     /// When it ends; put off by whatever is written.
     end: Pin<Box<Sleep>>,
     idle_time: Duration,
-    _permit: OwnedSemaphorePermit,
+    /// Of all places, and of its client's share.
+    _permits: [OwnedSemaphorePermit; 2],
     _open: ConnectionGuard,
 }
 

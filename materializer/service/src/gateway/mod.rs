@@ -31,6 +31,7 @@ mod rows;
 mod search;
 mod servable;
 mod server;
+mod shares;
 mod status;
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{ConnectInfo, Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
@@ -18,6 +18,7 @@ use super::ReadError;
 use super::http::{from_json, route};
 use super::routes::Route;
 use super::server::Shared;
+use super::shares::Client;
 use crate::metrics::Op;
 
 /// Returns the route of searches.
@@ -47,6 +48,7 @@ struct ShortParameters {
 
 async fn search(
     State(shared): State<Arc<Shared>>,
+    ConnectInfo(client): ConnectInfo<Client>,
     Path(view): Path<String>,
     parameters: Result<Query<Parameters>, QueryRejection>,
     body: Bytes,
@@ -57,6 +59,7 @@ async fn search(
         ask(
             &shared,
             &view,
+            client,
             from_json(&body)?,
             parameters.min_alias_epoch,
         )
@@ -67,6 +70,7 @@ async fn search(
 
 async fn search_short(
     State(shared): State<Arc<Shared>>,
+    ConnectInfo(client): ConnectInfo<Client>,
     Path(view): Path<String>,
     parameters: Result<Query<ShortParameters>, QueryRejection>,
 ) -> Response {
@@ -79,7 +83,7 @@ async fn search_short(
             size: parameters.size,
             ..SearchRequest::default()
         };
-        ask(&shared, &view, request, parameters.min_alias_epoch).await
+        ask(&shared, &view, client, request, parameters.min_alias_epoch).await
     };
     shared.track(Op::Search, answer).await
 }
@@ -87,12 +91,13 @@ async fn search_short(
 async fn ask(
     shared: &Shared,
     view: &str,
+    client: Client,
     request: SearchRequest,
     min_alias_epoch: Option<u64>,
 ) -> Result<Response, ReadError> {
     match route(shared, view, min_alias_epoch).await? {
         Route::Tantivy(route) => {
-            let answered = shared.copies.ask(&route, request).await?;
+            let answered = shared.copies.ask(&route, client, request).await?;
             Ok((answered.headers(), Json(answered.answer)).into_response())
         }
         Route::Redis(route) => Err(ReadError::Invalid(format!(

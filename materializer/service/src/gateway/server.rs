@@ -26,6 +26,7 @@ use super::listener::BoundedListener;
 use super::rounds::RowReader;
 use super::routes::RoutesReceiver;
 use super::rows::Rows;
+use super::shares::Client;
 use super::{Limits, ReadError};
 use super::{documents, internal, login, probes, redis_protocol, search, status};
 use crate::access::Access;
@@ -278,6 +279,7 @@ async fn serve_http(
             login::demand_token,
         ))
         .with_state(Arc::clone(shared));
+    let router = router.into_make_service_with_connect_info::<Client>();
     axum::serve(listener, router)
         .with_graceful_shutdown(async move { stop.told().await })
         .await
