@@ -10,7 +10,7 @@ use cel::ExecutionError;
 use cel::common::types::{CelBytes, CelList, CelMap, CelString};
 use cel::common::value::Val;
 
-/// The bytes that an evaluation may make by `+` and in the results of macros.
+/// The bytes that an evaluation may make by `+`, `replace`, `join` and in the results of macros.
 const BYTES_MAX: usize = 16 << 20;
 /// The items that its macros may look at.
 const ITEMS_MAX: usize = 1 << 20;
@@ -31,7 +31,7 @@ pub(crate) fn begin() {
 /// # Errors
 /// Where they are more than are left.
 pub(crate) fn look_at(items: usize) -> Result<(), ExecutionError> {
-    spend(items.saturating_mul(ITEM))
+    make_bytes(items.saturating_mul(ITEM))
 }
 
 /// Counts a value that was made.
@@ -40,10 +40,10 @@ pub(crate) fn look_at(items: usize) -> Result<(), ExecutionError> {
 /// Where it is more than is left.
 pub(crate) fn make(value: &dyn Val) -> Result<(), ExecutionError> {
     if let Some(text) = value.downcast_ref::<CelString<'_>>() {
-        return spend(text.inner().len());
+        return make_bytes(text.inner().len());
     }
     if let Some(bytes) = value.downcast_ref::<CelBytes<'_>>() {
-        return spend(bytes.inner().len());
+        return make_bytes(bytes.inner().len());
     }
     if let Some(list) = value.downcast_ref::<CelList<'_>>() {
         look_at(list.inner().len())?;
@@ -59,8 +59,12 @@ pub(crate) fn make(value: &dyn Val) -> Result<(), ExecutionError> {
     Ok(())
 }
 
-fn spend(cost: usize) -> Result<(), ExecutionError> {
-    let left = LEFT.get().checked_sub(cost);
+/// Counts bytes that are about to be made.
+///
+/// # Errors
+/// Where they are more than are left.
+pub(crate) fn make_bytes(bytes: usize) -> Result<(), ExecutionError> {
+    let left = LEFT.get().checked_sub(bytes);
     // Once it is used up it stays so: `exists` and `all` go on after an error.
     LEFT.set(left.unwrap_or(0));
     left.map(|_| ()).ok_or_else(|| {

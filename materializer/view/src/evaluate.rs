@@ -268,7 +268,7 @@ fn brief(why: &str) -> String {
 fn told(error: &ExecutionError) -> String {
     match error {
         ExecutionError::NoSuchOverload(overload) => {
-            let name = overload.function().trim_matches('_');
+            let name = overload.function().trim_matches(['_', '@']);
             let types = overload.argument_types().join(" and ");
             format!("`{name}` does not take {types}").replace("null_type", "null")
         }

@@ -14,6 +14,7 @@ use materializer_model::definition::Format;
 
 use crate::faults::{nearest, one_of};
 use crate::functions::{self, FUNCTIONS, MACROS};
+use crate::texts;
 
 /// Raise it when an expression may give another value than before.
 pub(crate) const REVISION: u32 = 1;
@@ -459,6 +460,8 @@ impl Compiler<'_> {
             operators::DIVIDE => Some(functions::DIVIDE),
             operators::MODULO => Some(functions::REMAINDER),
             operators::INDEX => Some(functions::MEMBER),
+            "replace" => Some(texts::REPLACE),
+            "join" => Some(texts::JOIN),
             operators::CONDITIONAL
             | operators::LOGICAL_AND
             | operators::LOGICAL_OR

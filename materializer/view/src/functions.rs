@@ -12,7 +12,7 @@ use cel::common::types::{CelDouble, CelInt, CelList, CelMap, CelNull, CelUInt, D
 use cel::common::value::{CowVal, Val};
 use cel::{Env, ExecutionError, extensions};
 
-use crate::budget;
+use crate::{budget, texts};
 
 /// What a function gives.
 type Given<'b, 'v> = Result<CowVal<'b, 'v>, ExecutionError>;
@@ -77,6 +77,7 @@ pub(crate) fn environment() -> Arc<Env> {
         (REMAINDER, remainder),
         (MEMBER, member),
     ];
+    texts::add_to(&mut env).expect("each name is added once");
     for (name, function) in functions {
         env.add_overload(name, name, vec![DYN_TYPE, DYN_TYPE], function)
             .expect("each name is added once");

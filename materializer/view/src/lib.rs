@@ -22,6 +22,7 @@ mod reader;
 mod target;
 #[cfg(test)]
 mod tests;
+mod texts;
 mod yaml;
 
 pub use document::{CompileError, View, compile};

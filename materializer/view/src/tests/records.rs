@@ -466,6 +466,15 @@ fn a_record_that_would_cost_too_much_is_poison_and_not_a_worker_that_hangs() {
     poison("event.a.map(x, [[event.b]])", &big);
     let doubled = format!("{{\"a\":\"{}\"}}", "a".repeat(1_000_000));
     poison(&vec!["event.a"; 40].join(" + "), &doubled);
+    // The product of two sizes of a record, before it is made.
+    let grown = format!(
+        "{{\"a\":\"{}\",\"b\":\"{}\"}}",
+        "a".repeat(10_000),
+        "b".repeat(10_000)
+    );
+    poison("event.a.replace('', event.b)", &grown);
+    poison("event.a.replace('a', event.b, 9999)", &grown);
+    poison("event.a.split('').join(event.b)", &grown);
 
     // What is asked of ordinary records stays far below, and each evaluation begins anew.
     let view = field("event.a.map(x, event.a.filter(y, y == x)).map(x, size(x))");
@@ -474,4 +483,26 @@ fn a_record_that_would_cost_too_much_is_poison_and_not_a_worker_that_hangs() {
     }
     let whole = field("event.a.map(x, x)");
     assert!(apply(&whole, of(100_000).as_bytes()).is_ok());
+}
+
+#[test]
+fn texts_are_replaced_and_joined_as_cel_does_it() {
+    let check = |expression: &str, expected: &str| {
+        let value = br#"{"s":"hello hello","l":["a","b"],"n":[1]}"#;
+        let made = apply(&field(expression), value).map_err(|poison| poison.to_string());
+        let made = made.map_or_else(|why| why, |made| format!("{made:?}"));
+        assert!(made.contains(expected), "{expression}: {made}");
+    };
+    check("event.s.replace('he', 'we')", "wello wello");
+    check("event.s.replace('he', 'we', -1)", "wello wello");
+    check("event.s.replace('he', 'we', 1)", "wello hello");
+    check("event.s.replace('he', 'we', 0)", "hello hello");
+    check("event.l.join()", "ab");
+    check("event.l.join(', ')", "a, b");
+    check("event.n.join()", "double where string is needed");
+    check("event.n.replace('a', 'b')", "`replace` does not take");
+    // A large text is cleaned in many steps.
+    let large = format!("{{\"a\":\"{}\"}}", "a".repeat(1_000_000));
+    let steps = ".replace('a', 'b').replace('b', 'a')".repeat(20);
+    assert!(apply(&field(&format!("event.a{steps}")), large.as_bytes()).is_ok());
 }
