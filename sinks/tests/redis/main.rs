@@ -3,6 +3,7 @@
 mod faults;
 mod foreign;
 mod gate;
+mod names;
 mod place;
 mod security;
 mod server;

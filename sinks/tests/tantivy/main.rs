@@ -3,6 +3,7 @@
 mod damage;
 mod disk;
 mod kill;
+mod names;
 mod order;
 mod place;
 mod readers;
