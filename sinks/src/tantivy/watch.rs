@@ -70,6 +70,19 @@ impl Watched {
         }
     }
 
+    /// Tells of the damage where files of a segment are not what was written.
+    ///
+    /// # Errors
+    /// [`SinkError::Damaged`] naming the files.
+    pub(super) fn check_segment(
+        &self,
+        index: &Index,
+        segment: &SegmentMeta,
+    ) -> Result<(), SinkError> {
+        self.are_whole(index, std::iter::once(segment));
+        self.copy.check_whole()
+    }
+
     /// Compares every file of the last commit once, with a pause after each; ends early when told to stop.
     fn check_all(&self, index: &Index, stop: &Receiver<Infallible>) -> ControlFlow<()> {
         let metas = index.load_metas().map(|metas| metas.segments);

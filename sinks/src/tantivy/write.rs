@@ -5,6 +5,7 @@
 //! its threads gone, and a later commit would then pass over a batch that is lost.
 
 use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,7 +13,9 @@ use materializer_model::ports::{Expect, SinkError};
 use materializer_model::{Change, Commit, Fingerprint, Token};
 use tantivy::directory::Directory;
 use tantivy::indexer::IndexWriterOptions;
-use tantivy::{Index, IndexReader, IndexWriter, ReloadPolicy, TantivyDocument, TantivyError};
+use tantivy::{
+    Index, IndexReader, IndexWriter, ReloadPolicy, SegmentReader, TantivyDocument, TantivyError,
+};
 
 use super::merges::Hold;
 use super::owner::{self, fault_of};
@@ -156,6 +159,7 @@ impl Writer {
     /// Commits what was added with its payload; it is durable when this returns. tantivy renames
     /// `meta.json` into place without syncing the directory afterwards, hence the last step.
     fn commit(&mut self, payload: Payload) -> Result<(), SinkError> {
+        self.check_readable()?;
         let inner = self.inner.as_mut().expect("only gone within a commit");
         let committed = (|| {
             let mut prepared = inner.prepare_commit()?;
@@ -167,6 +171,27 @@ impl Writer {
         committed.map_err(|fault| fault_of(&self.directory, &fault))?;
         self.payload = payload;
         self.wait_for_merges()
+    }
+
+    /// Opens every segment as tantivy does within a commit. Of a damaged file it may make a panic, which on its
+    /// own thread, where no one can catch it, ends the process.
+    fn check_readable(&self) -> Result<(), SinkError> {
+        let failed = |fault: TantivyError| fault_of(&self.directory, &fault);
+        for segment in self.index.searchable_segments().map_err(failed)? {
+            let opened = catch_unwind(AssertUnwindSafe(|| SegmentReader::open(&segment)));
+            let why = match opened {
+                Ok(Ok(_)) => continue,
+                Ok(Err(fault)) => fault_of(&self.directory, &fault),
+                Err(_panic) => SinkError::Unavailable(format!(
+                    "segment `{}` of `{}` cannot be opened",
+                    segment.id().uuid_string(),
+                    self.directory.display()
+                )),
+            };
+            self.watched.check_segment(&self.index, segment.meta())?;
+            return Err(why);
+        }
+        Ok(())
     }
 
     /// Holds the writer up where merges do not keep pace with commits.

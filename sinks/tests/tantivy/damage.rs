@@ -91,6 +91,35 @@ fn a_file_that_is_altered_while_it_is_served_is_found_and_served_no_more() {
 }
 
 #[test]
+fn a_file_that_a_commit_cannot_read_damages_the_unit_and_ends_no_process() {
+    for kind in ["fast", "term", "idx", "pos", "store", "fieldnorm"] {
+        let dir = TempDir::new().expect("a folder");
+        let rows: Vec<_> = (0..50).map(|n| (format!("key-{n}"), row(n))).collect();
+        let mut sink = filled(&settings(dir.path()), &suite_view(), &rows);
+        let copy = sink.copy();
+        let file = &files(dir.path(), kind)[0];
+        let open = fs::File::options().write(true).open(file).expect("a file");
+        let size = open.metadata().expect("a size").len();
+        let noise = vec![0xff; usize::try_from(size).expect("small")];
+        open.write_all_at(&noise, 0).expect("written");
+        // Deletes of rows have tantivy read the segment.
+        let changed = vec![mutation("key-7", 60, Some(&row(60)))];
+        match commit(&mut sink, 2, changed) {
+            Err(SinkError::Damaged(why)) => {
+                let name = file.file_name().expect("a name").to_string_lossy();
+                assert!(why.contains(&*name), "{kind}: {why}");
+                let found = copy.get(&Key::new(b"key-9"));
+                assert!(
+                    matches!(found, Err(SearchError::Unservable(_))),
+                    "{kind}: {found:?}"
+                );
+            }
+            other => panic!("{kind}: {other:?}"),
+        }
+    }
+}
+
+#[test]
 fn a_damaged_segment_is_never_merged_into_one_that_looks_whole() {
     let dir = TempDir::new().expect("a folder");
     let settings = settings(dir.path());
