@@ -97,7 +97,12 @@ impl SinkAdmin for RedisAdmin {
                 await_replicas(place, connection)?;
             }
             let until = clock.monotonic().plus(budget);
-            pass.walk(place, connection, version, (clock, until), pass::delete)
+            let is_over = pass.walk(place, connection, version, (clock, until), pass::delete)?;
+            if is_over {
+                // Else one that takes over could bring rows back, which nobody would delete any more.
+                await_replicas(place, connection)?;
+            }
+            Ok(is_over)
         })?;
         let deleted = pass.rows - before;
         if !finished {

@@ -3,7 +3,7 @@
 //! The tokens become permanent retired marks and the checkpoints go, with the ends of unfinished commits,
 //! in one transaction; every attached replica acknowledges that (and with it all that was written before,
 //! the alias among it); then rows. A pass over all keys that began after the mark finds every row, since
-//! nobody can write one any more.
+//! nobody can write one any more. It is over once every attached replica has the deletions, too.
 //!
 //! A claim of another catalog keeps everybody out. What is no token at all, in a place that bears our mark,
 //! is written over: it is nobody's claim, and a version could never be deleted otherwise.

@@ -339,6 +339,32 @@ fn nothing_is_deleted_before_every_replica_knows_of_the_retirement() {
 
 #[test]
 #[ignore = "needs redis-server: ./dev test"]
+fn a_deletion_is_over_once_every_replica_has_it() {
+    let server = Server::start();
+    let mut writer = sink(server.settings(), &unit());
+    assert_eq!(writer.open(&token(1), Expect::Maybe), Ok(None));
+    apply(&mut writer, &commit(1, 5_000, "1")).expect("written");
+    drop(writer);
+    let replica = server.start_replica();
+    let version = unit().version;
+    let mut coordinator = admin(server.settings());
+    let begun = coordinator.retire(&version, Offset(9), Duration::ZERO);
+    assert!(begun.is_ok_and(|begun| !begun.finished), "a page of many");
+    replica.signal("STOP");
+    let refused = coordinator.retire(&version, Offset(9), Duration::MAX);
+    assert!(
+        matches!(refused, Err(SinkError::Unavailable(_))),
+        "{refused:?}"
+    );
+    replica.signal("CONT");
+    let retired = (0..30).find_map(|_| coordinator.retire(&version, Offset(9), Duration::MAX).ok());
+    assert!(retired.is_some_and(|retired| retired.finished), "in 30 s");
+    replica.command::<()>("REPLICAOF NO ONE");
+    assert_eq!(contents(&replica), (None, Vec::new()));
+}
+
+#[test]
+#[ignore = "needs redis-server: ./dev test"]
 fn a_commit_that_stopped_between_its_parts_is_told_until_a_later_one_is_past_its_end() {
     let at = |seq: u64| Checkpoint {
         topics: BTreeMap::from([(

@@ -82,6 +82,9 @@ impl SinkAdmin for MemoryAdmin {
             !stored.rows.is_empty()
         });
         let finished = !state.units.keys().any(|unit| unit.version == *version);
+        if finished {
+            state.deleted.insert(version.clone());
+        }
         Ok(Retired {
             deleted: u64::try_from(RETIRE_ROWS - room).unwrap_or(u64::MAX),
             finished,

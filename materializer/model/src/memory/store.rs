@@ -1,6 +1,6 @@
 //! A sink in memory: the store of all units, and the ports that write and read one of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -60,6 +60,8 @@ pub struct StoreImage {
     pub(super) units: BTreeMap<Unit, UnitStore>,
     pub(super) aliases: BTreeMap<ViewName, AliasPointer>,
     pub(super) retired: BTreeMap<VersionId, Offset>,
+    /// What was deleted to its end.
+    pub(super) deleted: BTreeSet<VersionId>,
     /// Counts the openings of all units, and the restorations.
     openings: u64,
 }
@@ -105,9 +107,12 @@ impl MemoryStore {
     }
 
     /// Puts a copy back, in place of all that is stored: a fail-over to a replica that lagged. Nobody's
-    /// connection survives it.
+    /// connection survives it. A deletion that was over had reached every replica, and stays.
     pub fn restore(&self, mut image: StoreImage) {
         let mut state = lock(&self.0);
+        let is_left = |unit: &Unit| !state.deleted.contains(&unit.version);
+        image.units.retain(|unit, _| is_left(unit));
+        image.deleted.clone_from(&state.deleted);
         image.openings = state.openings + 1;
         for unit in image.units.values_mut() {
             unit.opened = image.openings;
