@@ -37,6 +37,9 @@ pub(crate) fn answer(
         late.answers = Some(id.clone());
         return vec![late.append()];
     }
+    if is_settled(catalog, asked) {
+        return fact(settled());
+    }
     let plan = match plan(catalog, &asked.verb) {
         Err(refusal) => return fact(refused(refusal)),
         Ok(Plan::Nothing { why }) => return fact(Body::Nothing { why }),
@@ -77,6 +80,14 @@ pub(crate) fn answer(
             vec![fact.append()]
         }
     }
+}
+
+/// Says whether the declaration behind a request is settled, as where two processes asked. The plan alone does not
+/// tell it: a person may have undone since what was done then.
+fn is_settled(catalog: &Catalog, asked: &Asked) -> bool {
+    let view = catalog.view(asked.verb.view());
+    let settled = view.and_then(|view| view.declared.as_ref());
+    settled.is_some_and(|settled| Some(&settled.digest) == asked.declaration.as_ref())
 }
 
 /// Returns the promotion of a version as things are in its view.
@@ -170,6 +181,13 @@ fn expired() -> Body {
     refused(Refusal {
         why: "the request is older than 60 s".to_owned(),
         hint: Some("ask again, if it is still meant".to_owned()),
+    })
+}
+
+fn settled() -> Body {
+    refused(Refusal {
+        why: "what is declared was carried out already".to_owned(),
+        hint: None,
     })
 }
 

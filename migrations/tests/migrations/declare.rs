@@ -1,7 +1,7 @@
 //! What a declaration does to a view: once, and nothing that a person did since is undone.
 
 use materializer_migrations::declare::Step;
-use materializer_migrations::{Declaration, Role};
+use materializer_migrations::{Declaration, Outcome, Role};
 use materializer_model::ViewDefinition;
 
 use crate::sample::{definition, fingerprint, promote, rollback, version, view};
@@ -49,6 +49,23 @@ impl World {
         let values = events.iter().filter_map(|event| event.value.as_deref());
         values.filter(|value| of_folder(value)).count()
     }
+}
+
+#[test]
+fn a_process_that_asks_late_undoes_nothing_that_a_person_did_since() {
+    let (mut world, a, _) = two_declared();
+    world.ask(promote(2));
+    // It has read the catalog, and stands still before it asks.
+    let mut late = world.other_client("late");
+    world.settle(&a);
+    assert_eq!(world.alias(), (Some(1), Some(1)));
+    world.ask(promote(2));
+    assert_eq!(world.alias(), (Some(2), Some(2)));
+    let (step, request) = late.declare(&a, Vec::new(), "views.yaml").expect("asked");
+    assert!(matches!(step, Step::Ask { .. }), "{step:?}");
+    let answer = world.answer(&request.expect("asked"));
+    assert!(matches!(answer, Outcome::Refused { .. }), "{answer:?}");
+    assert_eq!(world.alias(), (Some(2), Some(2)));
 }
 
 fn two_declared() -> (World, Declaration, Declaration) {

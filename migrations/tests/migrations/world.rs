@@ -181,6 +181,12 @@ impl World {
         (world, adoption)
     }
 
+    /// Returns another process's hand on the catalog, read up to now.
+    pub(crate) fn other_client(&self, who: &str) -> CatalogClient {
+        let log = Box::new(self.control.log());
+        CatalogClient::open(log, who, ids(who)).expect("it is there")
+    }
+
     pub(crate) fn add_coordinator(&mut self, name: &str) {
         let coordinator = self.coordinator(name, Box::new(self.control.log()));
         self.coordinators.push(coordinator);

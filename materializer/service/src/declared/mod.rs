@@ -7,7 +7,7 @@
 
 mod folder;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +15,7 @@ use std::time::Duration;
 use materializer_migrations::declare::Step;
 use materializer_migrations::{Catalog, CatalogClient, ClientError, Declaration, Outcome};
 use materializer_model::{Clock, EventId, Monotonic, ViewName};
+use tracing::info;
 
 use crate::difference::because;
 use folder::Folder;
@@ -32,6 +33,7 @@ pub(crate) struct Declarer {
     client: CatalogClient,
     clock: Arc<dyn Clock>,
     looked: Option<Monotonic>,
+    /// Also of what is in the folder no more: a file that could not be read for a moment is no change.
     seen: BTreeMap<ViewName, Seen>,
 }
 
@@ -44,18 +46,49 @@ struct Seen {
     asked: Option<EventId>,
     not_before: Monotonic,
     pause: Duration,
+    /// The digests of what came before it: was seen here, was carried out, or was asked for. Another
+    /// one that is carried out came after it.
+    earlier: BTreeSet<String>,
 }
 
 impl Seen {
-    fn new(digest: &str, now: Monotonic) -> Self {
+    fn new(
+        declaration: &Declaration,
+        before: Option<Self>,
+        catalog: &Catalog,
+        now: Monotonic,
+    ) -> Self {
+        let view = &declaration.definition.view;
+        let mut earlier = before.map_or_else(BTreeSet::new, |before| {
+            let mut earlier = before.earlier;
+            earlier.insert(before.digest);
+            earlier
+        });
+        earlier.extend(carried_out(catalog, view).map(str::to_owned));
+        let outstanding = catalog.outstanding().into_iter();
+        let of_view = outstanding.filter(|(_, asked)| asked.verb.view() == view);
+        earlier.extend(of_view.filter_map(|(_, asked)| asked.declaration.clone()));
         Self {
-            digest: digest.to_owned(),
+            digest: declaration.digest.clone(),
             open: true,
             asked: None,
             not_before: now,
             pause: FIRST_PAUSE,
+            earlier,
         }
     }
+
+    /// Says whether a later one was carried out, which others have seen and this process has not yet.
+    fn is_overtaken(&self, catalog: &Catalog, view: &ViewName) -> bool {
+        let is_later = |digest: &str| digest != self.digest && !self.earlier.contains(digest);
+        carried_out(catalog, view).is_some_and(is_later)
+    }
+}
+
+/// Returns the digest of the declaration of a view that was settled last.
+fn carried_out<'a>(catalog: &'a Catalog, view: &ViewName) -> Option<&'a str> {
+    let declared = catalog.view(view)?.declared.as_ref()?;
+    Some(&declared.digest)
 }
 
 impl Declarer {
@@ -83,7 +116,6 @@ impl Declarer {
         self.looked = Some(now);
         self.client.refresh()?;
         let folder = Folder::read(&self.folder);
-        self.seen.retain(|view, _| folder.views.contains_key(view));
         let mut told = folder.faults.clone();
         for (view, (file, declaration)) in &folder.views {
             let declared = self.declare(declaration, file, now)?;
@@ -103,17 +135,18 @@ impl Declarer {
         now: Monotonic,
     ) -> Result<Option<String>, ClientError> {
         let view = &declaration.definition.view;
-        let seen = self
-            .seen
-            .entry(view.clone())
-            .and_modify(|seen| {
-                if seen.digest != declaration.digest {
-                    *seen = Seen::new(&declaration.digest, now);
-                }
-            })
-            .or_insert_with(|| Seen::new(&declaration.digest, now));
+        let catalog = self.client.state().catalog();
+        let seen = match self.seen.remove(view) {
+            Some(seen) if seen.digest == declaration.digest => seen,
+            before => Seen::new(declaration, before, catalog, now),
+        };
+        let seen = self.seen.entry(view.clone()).or_insert(seen);
+        if seen.open && seen.is_overtaken(catalog, view) {
+            info!(%view, file, "another definition was carried out since: this copy of the folder is late");
+            seen.open = false;
+        }
         if !seen.open {
-            return Ok(refused(self.client.state().catalog(), declaration));
+            return Ok(refused(catalog, declaration));
         }
         if now < seen.not_before {
             return Ok(self.answer(view));

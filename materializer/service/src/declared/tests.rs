@@ -135,6 +135,89 @@ fn a_copy_of_the_folder_that_is_late_takes_nothing_back() {
 }
 
 #[test]
+fn a_file_that_cannot_be_read_for_a_moment_is_no_change() {
+    for moment in [None, Some(""), Some("view: [")] {
+        let bed = Bed::new();
+        let (mut one, mut late) = (bed.process("one"), bed.process("late"));
+        bed.write("one/v.yaml", A);
+        bed.write("late/v.yaml", A);
+        for _ in 0..4 {
+            bed.look(&mut one);
+            bed.look(&mut late);
+        }
+        bed.write("one/v.yaml", B);
+        for _ in 0..4 {
+            bed.look(&mut one);
+        }
+        let carried_out = bed.events();
+        let file = bed.root.path().join("late/v.yaml");
+        match moment {
+            None => fs::remove_file(&file).expect("removed"),
+            Some(text) => fs::write(&file, text).expect("written"),
+        }
+        bed.look(&mut late);
+        bed.write("late/v.yaml", A);
+        for _ in 0..10 {
+            bed.look(&mut late);
+        }
+        assert_eq!(bed.events(), carried_out, "{moment:?}");
+    }
+}
+
+#[test]
+fn what_was_asked_for_is_not_asked_for_again_once_a_later_one_is_carried_out() {
+    let bed = Bed::new();
+    let (mut late, mut other) = (bed.process("late"), bed.process("other"));
+    bed.write("late/v.yaml", A);
+    bed.write("other/v.yaml", A);
+    bed.look(&mut late);
+    bed.look(&mut other);
+    bed.write("other/v.yaml", B);
+    bed.look(&mut other);
+    let carried_out = bed.events();
+    for _ in 0..10 {
+        bed.look(&mut late);
+        bed.look(&mut other);
+    }
+    assert_eq!(
+        bed.events(),
+        carried_out,
+        "the late one has not seen A done"
+    );
+    bed.write("late/v.yaml", B);
+    bed.write("other/v.yaml", A);
+    for _ in 0..4 {
+        bed.look(&mut late);
+        bed.look(&mut other);
+    }
+    assert_eq!(bed.candidates().last(), Some(&(3, Role::Building)));
+}
+
+#[test]
+fn a_change_is_carried_out_though_the_one_before_it_is_answered_late() {
+    let bed = Bed::new();
+    let mut process = bed.process("one");
+    bed.write("one/v.yaml", A);
+    bed.clock.advance(LOOK_EVERY);
+    process.step().expect("memory answers");
+    let mut next = bed.process("one");
+    bed.write("one/v.yaml", B);
+    for process in [&mut process, &mut next] {
+        bed.clock.advance(LOOK_EVERY);
+        process.step().expect("memory answers");
+    }
+    for _ in 0..4 {
+        bed.look(&mut next);
+    }
+    assert_eq!(bed.candidates().last(), Some(&(2, Role::Building)));
+    let carried_out = bed.events();
+    for _ in 0..4 {
+        bed.look(&mut process);
+    }
+    assert_eq!(bed.events(), carried_out);
+}
+
+#[test]
 fn a_process_that_begins_carries_out_what_is_not_settled_and_nothing_else() {
     let bed = Bed::new();
     let mut process = bed.process("one");
