@@ -219,8 +219,10 @@ impl Catalog {
             return Verdict::Misplaced;
         }
         if let Some(id) = &event.answers {
-            self.requests.answer(id, &event.body, at);
-            self.settle(id);
+            let settled = self.requests.answer(id, &event.body, at);
+            if let Some((view, digest)) = settled {
+                self.declare(view, digest, None);
+            }
         }
         if let Body::Request {
             verb,
@@ -244,22 +246,6 @@ impl Catalog {
             self.apply_fact(event.body, by, at);
         }
         Verdict::Accepted
-    }
-
-    /// Takes in that the declaration behind a request is settled, once that was done.
-    fn settle(&mut self, request: &EventId) {
-        let Some(asked) = self.requests.get(request) else {
-            return;
-        };
-        let done = match &asked.answer {
-            Some((_, Answer::Done { .. } | Answer::Nothing(_))) => true,
-            Some((_, Answer::Refused { .. })) | None => false,
-        };
-        let Some(digest) = asked.declaration.clone().filter(|_| done) else {
-            return;
-        };
-        let view = asked.verb.view().clone();
-        self.declare(view, digest, None);
     }
 
     fn declare(&mut self, view: ViewName, digest: String, refused: Option<String>) {

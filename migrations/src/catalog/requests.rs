@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use materializer_model::progress::GateReading;
-use materializer_model::{EventId, Offset, Timestamp};
+use materializer_model::{EventId, Offset, Timestamp, ViewName};
 
 use crate::event::{Body, Verb};
 use crate::plan::Plan;
@@ -88,17 +88,31 @@ impl Requests {
         self.0.entry(id).or_insert(asked);
     }
 
-    /// Takes in that an event answers a request.
-    pub(super) fn answer(&mut self, id: &EventId, body: &Body, at: Mark) {
-        let Some(asked) = self.0.get_mut(id) else {
-            return;
-        };
+    /// Takes in that an event answers a request. Returns the declaration behind it, with its view, where that
+    /// is settled by this event: done, or so already.
+    pub(super) fn answer(
+        &mut self,
+        id: &EventId,
+        body: &Body,
+        at: Mark,
+    ) -> Option<(ViewName, String)> {
+        let asked = self.0.get_mut(id)?;
         let Some(answer) = answer_in(body) else {
             asked.taken = true;
-            return;
+            return None;
         };
-        asked.answer.get_or_insert((at, answer));
+        if asked.answer.is_some() {
+            return None;
+        }
+        let done = match &answer {
+            Answer::Done { .. } | Answer::Nothing(_) => true,
+            Answer::Refused { .. } => false,
+        };
+        let digest = asked.declaration.clone().filter(|_| done);
+        let settled = digest.map(|digest| (asked.verb.view().clone(), digest));
+        asked.answer = Some((at, answer));
         self.forget_answered();
+        settled
     }
 
     /// Keeps the requests that are remembered few: the oldest answered ones go.

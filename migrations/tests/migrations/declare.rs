@@ -1,8 +1,12 @@
 //! What a declaration does to a view: once, and nothing that a person did since is undone.
 
+use std::collections::BTreeMap;
+
 use materializer_migrations::declare::Step;
+use materializer_migrations::event::{Body, Envelope, NEVER, Read, SCHEMA};
 use materializer_migrations::{Declaration, Outcome, Role};
-use materializer_model::ViewDefinition;
+use materializer_model::ports::{ControlLog as _, ControlTopic};
+use materializer_model::{EventId, ViewDefinition};
 
 use crate::sample::{definition, fingerprint, promote, rollback, version, view};
 use crate::world::{Said, World};
@@ -66,6 +70,39 @@ fn a_process_that_asks_late_undoes_nothing_that_a_person_did_since() {
     let answer = world.answer(&request.expect("asked"));
     assert!(matches!(answer, Outcome::Refused { .. }), "{answer:?}");
     assert_eq!(world.alias(), (Some(2), Some(2)));
+}
+
+#[test]
+fn a_coordinator_that_takes_a_request_late_brings_no_earlier_declaration_back() {
+    let (mut world, a, b) = two_declared();
+    let events = world.events();
+    let asked = events.iter().find_map(|event| match Envelope::of(event) {
+        Read::Known(Envelope {
+            id,
+            body: Body::Request { declaration, .. },
+            ..
+        }) => declaration.is_some_and(|it| it == a.digest).then_some(id),
+        Read::Known(_) | Read::NewerBody(_) | Read::Unreadable(_) => None,
+    });
+    let taken = Envelope {
+        schema: SCHEMA,
+        id: EventId::new("late"),
+        views: BTreeMap::new(),
+        not_before: None,
+        not_after: NEVER,
+        who: "coordinator c2".into(),
+        why: String::new(),
+        answers: asked,
+        body: Body::Taken {},
+    };
+    let mut log = world.control.log();
+    log.append(ControlTopic::Catalog, None, Some(&taken.encode()))
+        .expect("memory answers");
+    world.ticks(2);
+    assert!(b.is_settled(world.client.state().catalog()));
+    world.settle(&a);
+    world.ticks(4);
+    assert_ne!(world.role(2), Some(Role::Building), "it is given up for A");
 }
 
 fn two_declared() -> (World, Declaration, Declaration) {
