@@ -89,7 +89,7 @@ impl Door {
                 stream,
                 end: Box::pin(sleep(limits.idle_time)),
                 idle_time: limits.idle_time,
-                _permits: [permit, share],
+                _permits: [share, permit],
                 _open: open,
             };
             Ok((stream, peer))
@@ -132,7 +132,8 @@ pub(super) struct BoundedStream {
     /// When it ends; put off by whatever is written.
     end: Pin<Box<Sleep>>,
     idle_time: Duration,
-    /// Of all places, and of its client's share.
+    /// Of its client's share, and of all places, in the order in which they are given back: who comes in by the
+    /// place must find the share.
     _permits: [OwnedSemaphorePermit; 2],
     _open: ConnectionGuard,
 }
