@@ -107,7 +107,7 @@ impl Stage {
     /// Types what `status` offers for a standby that is damaged, to which nobody can roll back.
     ///
     /// # Panics
-    /// Where it does not go, or is rolled back to.
+    /// Where it does not go, leaves rows, or is rolled back to.
     pub fn let_go_as_told(&self, view: &str, damaged: u64) {
         let shown = self.await_shown(view, damaged, "damaged", "");
         assert_eq!(shown["role"], "standby", "{shown}");
@@ -121,6 +121,8 @@ impl Stage {
         assert_eq!(retire, &["retire", &version]);
         self.installation.done(&words(retire));
         self.await_version(&version, "retired");
+        let left = format!("{}:{view}:v{damaged}:*", self.installation.name);
+        assert_eq!(self.redis.count(&left), 0, "rows of a retired version");
     }
 
     /// Types what `status` offers for a candidate that is damaged: another one is built from `file` in its
