@@ -219,6 +219,13 @@ pub trait Sink: Send {
     /// [`SinkError`]; whether it was applied is then told by [`Sink::open`].
     fn settle(&mut self, wait: Duration) -> Result<Option<Checkpoint>, SinkError>;
 
+    /// Says whether all that readers would be shown was held against its checksums since it was built, and has
+    /// that begun where it was not. Asked again and again once the unit has passed its bar: until it is so it
+    /// is no target of a promotion, and serves nobody. A server that is trusted with its memory has nothing to prove.
+    fn is_proven(&self) -> bool {
+        true
+    }
+
     /// Returns what the sink knows of itself at no cost.
     fn usage(&self) -> Usage;
 }

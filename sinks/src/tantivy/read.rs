@@ -5,7 +5,7 @@
 //! is merged or deleted meanwhile.
 
 use std::path::Path;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use materializer_model::ports::{Scanned, SinkError, SinkReader, Snapshot, StoredRow};
 use materializer_model::{Checkpoint, Key, Origin, Row, Unit, ViewDefinition};
@@ -142,6 +142,20 @@ pub struct IndexCopy {
     served: RwLock<Option<Arc<Served>>>,
     /// What is wrong with its files, once something is.
     damage: OnceLock<String>,
+    /// How far it is with the one check of all files before it serves.
+    proof: Mutex<Proof>,
+}
+
+/// How far a copy is with the check of all its files before it serves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Proof {
+    /// Nobody has asked for it.
+    #[default]
+    Open,
+    /// It shall be made now.
+    Asked,
+    /// All files were what was written.
+    Made,
 }
 
 impl IndexCopy {
@@ -151,6 +165,19 @@ impl IndexCopy {
             schema,
             served: RwLock::new(None),
             damage: OnceLock::new(),
+            proof: Mutex::default(),
+        }
+    }
+
+    pub(super) fn proof(&self) -> Proof {
+        *self.proof.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in that all files are to be checked now, or were; what was made stays so.
+    pub(super) fn raise_proof(&self, to: Proof) {
+        let mut proof = self.proof.lock().unwrap_or_else(PoisonError::into_inner);
+        if *proof != Proof::Made {
+            *proof = to;
         }
     }
 

@@ -11,7 +11,7 @@ use materializer_model::{
 };
 
 use super::place::{Place, TantivySettings};
-use super::read::IndexCopy;
+use super::read::{IndexCopy, Proof};
 use super::schema::IndexSchema;
 use super::write::{Target, Writer};
 
@@ -204,6 +204,11 @@ impl Sink for TantivySink {
         };
         self.outstanding = false;
         outcome
+    }
+
+    fn is_proven(&self) -> bool {
+        self.copy.raise_proof(Proof::Asked);
+        self.copy.proof() == Proof::Made
     }
 
     fn usage(&self) -> Usage {

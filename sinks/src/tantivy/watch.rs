@@ -3,6 +3,8 @@
 //! Disks lose bits long after they have acknowledged them, and tantivy reads a file without a look at its
 //! checksum. What is compared is what readers are shown: the file as the machine has it, be it in memory or
 //! on the disk. Damage is never repaired: the copy answers nobody any more, and its unit is damaged.
+//!
+//! What was built since an index was opened is checked once, without pauses, before it serves anybody.
 
 use std::convert::Infallible;
 use std::fs;
@@ -17,11 +19,16 @@ use materializer_model::ports::SinkError;
 use tantivy::{Index, SegmentMeta, TantivyError};
 use tracing::{error, warn};
 
-use super::read::IndexCopy;
+use super::read::{IndexCopy, Proof};
 use super::verify;
 
 /// How many bytes the check reads in a millisecond, over some files: 16 MiB in a second.
 const BYTES_PER_MILLISECOND: u64 = (16 << 20) / 1_000;
+
+/// How often a pause is looked at, since a check that is asked for ends it.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How long after a check in which a file could not be read it is made again.
+const RETRY_AFTER: Duration = Duration::from_secs(10);
 
 /// An index whose damage is told to its readers and its writer.
 #[derive(Clone)]
@@ -83,8 +90,29 @@ impl Watched {
         self.copy.check_whole()
     }
 
-    /// Compares every file of the last commit once, with a pause after each; ends early when told to stop.
-    fn check_all(&self, index: &Index, stop: &Receiver<Infallible>) -> ControlFlow<()> {
+    /// Checks again and again, each time after a pause, until told to stop or damage is found.
+    fn go_on(
+        &self,
+        index: &Index,
+        stop: &Receiver<Infallible>,
+        every: Duration,
+    ) -> ControlFlow<()> {
+        self.rest(stop, every)?;
+        loop {
+            // What is asked for while a check is under way is not what that one proves.
+            let is_asked = self.copy.proof() == Proof::Asked;
+            match (is_asked, self.check_all(index, stop)?) {
+                (true, true) => self.copy.raise_proof(Proof::Made),
+                (true, false) => wait(stop, RETRY_AFTER)?,
+                (false, _) => {}
+            }
+            self.rest(stop, every)?;
+        }
+    }
+
+    /// Compares every file of the last commit once, with a pause after each; says whether all could be read.
+    fn check_all(&self, index: &Index, stop: &Receiver<Infallible>) -> ControlFlow<(), bool> {
+        let mut all_read = true;
         let metas = index.load_metas().map(|metas| metas.segments);
         let segments = metas.unwrap_or_default();
         let files: Vec<PathBuf> = segments.iter().flat_map(verify::files_of).collect();
@@ -98,13 +126,25 @@ impl Watched {
                     return ControlFlow::Break(());
                 }
                 Err(fault) => {
+                    all_read = false;
                     warn!(unit = %self.copy.unit, %fault, "a file is left to the next check");
                 }
             }
             let size = fs::metadata(self.directory.join(&file)).map_or(0, |file| file.len());
-            rest(stop, Duration::from_millis(size / BYTES_PER_MILLISECOND))?;
+            self.rest(stop, Duration::from_millis(size / BYTES_PER_MILLISECOND))?;
         }
-        ControlFlow::Continue(())
+        ControlFlow::Continue(all_read)
+    }
+
+    /// Waits for a while, or until the check is asked for.
+    fn rest(&self, stop: &Receiver<Infallible>, pause: Duration) -> ControlFlow<()> {
+        let mut left = pause;
+        while !left.is_zero() && self.copy.proof() != Proof::Asked {
+            let look = left.min(LOOK_EVERY);
+            wait(stop, look)?;
+            left -= look;
+        }
+        wait(stop, Duration::ZERO)
     }
 
     /// Says whether a file is what was written, or no more one of the last commit's: merges replace files,
@@ -126,7 +166,7 @@ impl Watched {
 }
 
 /// Waits for a while; ends early when told to stop.
-fn rest(stop: &Receiver<Infallible>, pause: Duration) -> ControlFlow<()> {
+fn wait(stop: &Receiver<Infallible>, pause: Duration) -> ControlFlow<()> {
     match stop.recv_timeout(pause) {
         Err(RecvTimeoutError::Timeout) => ControlFlow::Continue(()),
         Err(RecvTimeoutError::Disconnected) => ControlFlow::Break(()),
@@ -154,9 +194,7 @@ impl Watch {
         let name = format!("check {}", watched.copy.unit);
         let (watched, index) = (watched.clone(), index.clone());
         let check = move || {
-            while rest(&stopped, every).is_continue()
-                && watched.check_all(&index, &stopped).is_continue()
-            {}
+            let _ended = watched.go_on(&index, &stopped, every);
         };
         let thread = thread::Builder::new().name(name).spawn(check);
         let thread =

@@ -21,7 +21,7 @@ use super::merges::Hold;
 use super::owner::{self, fault_of};
 use super::payload::Payload;
 use super::place::{self, Place, TantivySettings, io_error, name_of};
-use super::read::{IndexCopy, Served};
+use super::read::{IndexCopy, Proof, Served};
 use super::schema::IndexSchema;
 use super::verify;
 use super::watch::{Watch, Watched};
@@ -83,6 +83,7 @@ impl Writer {
         let directory = place.dir.join(&payload.directory);
         if verify {
             verify::check_files(&index, &directory)?;
+            copy.raise_proof(Proof::Made);
         }
         let mut writer = Self::begin(target, copy, directory, index, payload, hold)?;
         copy.serve(writer.served());

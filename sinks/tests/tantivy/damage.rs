@@ -91,6 +91,33 @@ fn a_file_that_is_altered_while_it_is_served_is_found_and_served_no_more() {
 }
 
 #[test]
+fn an_index_serves_nobody_before_all_that_was_built_is_held_against_its_checksums() {
+    let rows: Vec<_> = (0..50).map(|n| (format!("key-{n}"), row(n))).collect();
+    for is_whole in [true, false] {
+        let dir = TempDir::new().expect("a folder");
+        let sink = filled(&settings(dir.path()), &suite_view(), &rows);
+        if !is_whole {
+            alter(&files(dir.path(), "pos")[0]);
+        }
+        assert!(!sink.is_proven(), "nothing was checked yet");
+        let copy = sink.copy();
+        loop {
+            let found = copy.get(&Key::new(b"key-7"));
+            if sink.is_proven() || found.is_err() {
+                assert_eq!(sink.is_proven(), is_whole, "{found:?}");
+                break;
+            }
+            std::thread::yield_now();
+        }
+        drop(sink);
+        let mut again = self::sink(&settings(dir.path()), &suite_view());
+        let opened = again.open(&token(2), Expect::Data);
+        assert_eq!(opened.is_ok(), is_whole, "a start checks everything");
+        assert_eq!(again.is_proven(), is_whole);
+    }
+}
+
+#[test]
 fn a_file_that_a_commit_cannot_read_damages_the_unit_and_ends_no_process() {
     for kind in ["fast", "term", "idx", "pos", "store", "fieldnorm"] {
         let dir = TempDir::new().expect("a folder");

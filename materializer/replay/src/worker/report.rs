@@ -216,7 +216,7 @@ impl Worker {
             done_records: lanes.map(|lane| lane.committed.0).sum(),
             held_ms: self.reading.held_for.map(millis),
             gates: self.reading.gates.clone(),
-            servable: phase == Phase::Tailing && !self.is_damaged(),
+            servable: phase == Phase::Tailing && !self.is_damaged() && self.ports.sink.is_proven(),
             rate: self.reading.rate,
             waits_for: self.reading.waits_for.clone(),
             documents: usage.documents,
