@@ -45,6 +45,20 @@ impl From<ControlError> for ClientError {
     }
 }
 
+impl ClientError {
+    /// Says whether it passes by itself: a broker that is elected or restarted.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        let Self::Follow(FollowError::Log(fault)) = self else {
+            return false;
+        };
+        match fault {
+            ControlError::Unavailable(_) | ControlError::Unknown(_) => true,
+            ControlError::Refused(_) | ControlError::Lost(_) => false,
+        }
+    }
+}
+
 /// What became of a request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {

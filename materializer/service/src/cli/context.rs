@@ -69,17 +69,6 @@ impl Context {
     }
 }
 
-/// Says whether a fault of the catalog is one that passes: a broker that is elected or restarted.
-pub(super) fn may_pass(error: &ClientError) -> bool {
-    let ClientError::Follow(FollowError::Log(error)) = error else {
-        return false;
-    };
-    match error {
-        ControlError::Unavailable(_) | ControlError::Unknown(_) => true,
-        ControlError::Refused(_) | ControlError::Lost(_) => false,
-    }
-}
-
 /// Says what to do about a fault of the catalog.
 pub(super) fn explain(error: ClientError) -> Failure {
     let (exit, hint) = match &error {

@@ -8,7 +8,7 @@ use materializer_model::progress::GateReading;
 use materializer_model::{Clock, VersionNumber, ViewName};
 use serde::Serialize;
 
-use super::context::{Context, GLANCE, explain, may_pass};
+use super::context::{Context, GLANCE, explain};
 use crate::output::Failure;
 
 /// How long `promote` and `rollback` look whether the gateways follow.
@@ -52,7 +52,7 @@ impl Moved {
             std::thread::sleep(GLANCE);
             match client.refresh() {
                 // It has moved: a broker that does not answer now takes nothing of that back.
-                Err(error) if !may_pass(&error) => return Err(explain(error)),
+                Err(error) if !error.may_pass() => return Err(explain(error)),
                 Ok(()) | Err(_) => {}
             }
         }

@@ -10,7 +10,7 @@ use materializer_model::progress::Phase;
 use materializer_model::{Clock, Monotonic, VersionId};
 use serde::Serialize;
 
-use super::context::{Context, explain, may_pass};
+use super::context::{Context, explain};
 use super::status::Line;
 use super::verbs::ViewOrVersion;
 use crate::output::{Exit, Failure, Format, span};
@@ -117,7 +117,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
     loop {
         let asked = context.clock.monotonic().since(began);
         let now = match client.now() {
-            Err(error) if may_pass(&error) && !args.is_over(asked) => {
+            Err(error) if error.may_pass() && !args.is_over(asked) => {
                 context.output.note(format!("still waiting: {error}"))?;
                 std::thread::sleep(LOOK_EVERY);
                 continue;

@@ -118,7 +118,12 @@ impl Declarer {
         let folder = Folder::read(&self.folder);
         let mut told = folder.faults.clone();
         for (view, (file, declaration)) in &folder.views {
-            let declared = self.declare(declaration, file, now)?;
+            let declared = match self.declare(declaration, file, now) {
+                Err(fault) if fault.may_pass() => return Err(fault),
+                // It is this view's own, and keeps no other one waiting.
+                Err(fault) => Some(fault.to_string()),
+                Ok(declared) => declared,
+            };
             told.extend(declared.map(|what| format!("`{view}` as {file} declares it: {what}")));
         }
         if folder.faults.is_empty() {
