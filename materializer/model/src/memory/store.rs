@@ -1,6 +1,7 @@
 //! A sink in memory: the store of all units, and the ports that write and read one of them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -82,6 +83,7 @@ impl MemoryStore {
             under_way: None,
             settled: None,
             unfinished: None,
+            unproven: Arc::default(),
         }
     }
 
@@ -188,9 +190,20 @@ pub struct MemorySink {
     settled: Option<Checkpoint>,
     /// As the last opening found it.
     unfinished: Option<Checkpoint>,
+    /// Whether something of it is still to be proven.
+    unproven: Arc<AtomicBool>,
 }
 
 impl MemorySink {
+    /// Has something to prove for as long as a test says so.
+    #[must_use]
+    pub fn unproven(self, unproven: &Arc<AtomicBool>) -> Self {
+        Self {
+            unproven: Arc::clone(unproven),
+            ..self
+        }
+    }
+
     /// Writes at most that many keys at once: the first of them when a commit is submitted, more whenever it
     /// is to be settled, and with the last of them the checkpoint.
     #[must_use]
@@ -288,6 +301,10 @@ impl Sink for MemorySink {
             self.write_part(commit, written)?;
         }
         Ok(self.settled.take())
+    }
+
+    fn is_proven(&self) -> bool {
+        !self.unproven.load(Ordering::Relaxed)
     }
 
     fn usage(&self) -> Usage {

@@ -174,6 +174,8 @@ pub(crate) struct Bench {
     pub(crate) unit: Unit,
     /// How many keys the sink writes at once.
     pub(crate) part_keys: usize,
+    /// Whether the sink has still something to prove.
+    pub(crate) unproven: Arc<AtomicBool>,
     /// The newest claim of the unit, where that is not the next worker's.
     pub(crate) claimed: Option<Token>,
     /// Whether the broker delivers nothing to the next worker.
@@ -211,6 +213,7 @@ impl Bench {
             topic,
             unit,
             part_keys: usize::MAX,
+            unproven: Arc::default(),
             claimed: None,
             hears_nothing: false,
             told: None,
@@ -256,7 +259,12 @@ impl Bench {
             },
             observer: self.observer(&clock),
             derive: Arc::new(Plain),
-            sink: Box::new(self.store.sink(&self.unit).in_parts(self.part_keys)),
+            sink: Box::new(
+                self.store
+                    .sink(&self.unit)
+                    .in_parts(self.part_keys)
+                    .unproven(&self.unproven),
+            ),
             dead_letters: Box::new(Acknowledging {
                 sent: Vec::new(),
                 acknowledged: self.letters.clone(),

@@ -58,6 +58,20 @@ fn closing_commits_what_was_read() {
 }
 
 #[test]
+fn a_unit_that_has_passed_its_bar_is_servable_once_its_sink_has_proven_all_of_it() {
+    let mut bench = Bench::new(TopicSettings::kept(1));
+    bench.produce(0, "a", Some("1"));
+    bench.unproven.store(true, Ordering::Relaxed);
+    let mut worker = bench.worker(1);
+    bench.run(&mut worker, 3);
+    let progress = worker.progress();
+    assert_eq!(progress.phase, Phase::Tailing);
+    assert!(!progress.servable, "not yet proven");
+    bench.unproven.store(false, Ordering::Relaxed);
+    assert!(worker.progress().servable);
+}
+
+#[test]
 fn two_shards_share_the_partitions_of_a_topic() {
     let mut bench = Bench::new(TopicSettings::kept(2));
     bench.shard(2);
