@@ -34,7 +34,9 @@ impl Lanes {
         let lane = &self.lanes[at];
         let source = &mut self.sources[lane.source];
         let eras = &source.eras;
-        let again = lane.again_until(eras.passed()).is_some();
+        // Not by where the lane stands: what is not visible may lie between that and the record.
+        let until = lane.again_until(eras.passed());
+        let again = until.is_some_and(|until| record.offset < until);
         let known = if again { Place::Done } else { Place::Here };
         let (Some(fitting), Some(key)) = (&mut source.fitting, record.key) else {
             return Ok(known);
