@@ -49,13 +49,7 @@ impl ClientError {
     /// Says whether it passes by itself: a broker that is elected or restarted.
     #[must_use]
     pub fn may_pass(&self) -> bool {
-        let Self::Follow(FollowError::Log(fault)) = self else {
-            return false;
-        };
-        match fault {
-            ControlError::Unavailable(_) | ControlError::Unknown(_) => true,
-            ControlError::Refused(_) | ControlError::Lost(_) => false,
-        }
+        matches!(self, Self::Follow(FollowError::Log(fault)) if fault.may_pass())
     }
 }
 

@@ -86,11 +86,10 @@ pub enum CoordinatorError {
 
 impl From<FollowError> for CoordinatorError {
     fn from(fault: FollowError) -> Self {
-        match &fault {
-            FollowError::Log(ControlError::Unavailable(_) | ControlError::Unknown(_))
-            | FollowError::Missing => Self::Unavailable(fault),
-            FollowError::Log(ControlError::Refused(_) | ControlError::Lost(_))
-            | FollowError::Foreign { .. } => Self::Stopped(fault.to_string()),
+        if fault.may_pass() {
+            Self::Unavailable(fault)
+        } else {
+            Self::Stopped(fault.to_string())
         }
     }
 }

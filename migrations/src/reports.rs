@@ -293,6 +293,18 @@ pub enum FollowError {
     Missing,
 }
 
+impl FollowError {
+    /// Says whether it passes by itself, as soon as there is a catalog and its brokers answer.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Missing => true,
+            Self::Log(fault) => fault.may_pass(),
+            Self::Foreign { .. } => false,
+        }
+    }
+}
+
 /// A process's view of the control topics, kept by reading on.
 #[derive(Clone, Debug, Default)]
 pub struct Follower {

@@ -37,6 +37,18 @@ const NEXT_ROW: Duration = Duration::from_secs(5);
 const ASKS: u32 = 20;
 const REST: Duration = Duration::from_millis(100);
 
+/// Asks until the answer is one that settles it, [`ASKS`] times at most; returns the last answer.
+fn ask_again<T>(ask: impl Fn() -> T, is_unsettled: impl Fn(&T) -> bool) -> T {
+    for _ in 1..ASKS {
+        let answer = ask();
+        if !is_unsettled(&answer) {
+            return answer;
+        }
+        thread::sleep(REST);
+    }
+    ask()
+}
+
 /// The replicas of a production catalog.
 const REPLICAS: i32 = 3;
 
@@ -166,30 +178,26 @@ impl KafkaControlLog {
     /// Returns the shapes of all topics that exist. Where only some of them do, the others are perhaps being
     /// made, or a broker has not heard of them yet: they are looked for again.
     fn settled_shapes(&self) -> Result<BTreeMap<ControlTopic, TopicShape>, ControlError> {
-        let mut shapes = self.shapes()?;
-        for _ in 1..ASKS {
-            if shapes.is_empty() || shapes.len() == self.topics.len() {
-                break;
-            }
-            thread::sleep(REST);
-            shapes = self.shapes()?;
-        }
-        Ok(shapes)
+        let all = self.topics.len();
+        ask_again(
+            || self.shapes(),
+            |shapes| {
+                let found = shapes.as_ref().map(BTreeMap::len);
+                found.is_ok_and(|found| 0 < found && found < all)
+            },
+        )
     }
 
     /// Asks for the first offset and the end of a topic. A leader that was just elected does not know its end
     /// for a moment and says so (`OFFSET_NOT_AVAILABLE`, KIP-207): it is asked again.
     fn ask_ends(&self, topic: &Topic) -> KafkaResult<(i64, i64)> {
-        let mut ends = self.client.fetch_watermarks(topic.as_str(), 0, REQUEST);
-        for _ in 1..ASKS {
-            let code = ends.as_ref().err().and_then(KafkaError::rdkafka_error_code);
-            if code != Some(RDKafkaErrorCode::OffsetNotAvailable) {
-                break;
-            }
-            thread::sleep(REST);
-            ends = self.client.fetch_watermarks(topic.as_str(), 0, REQUEST);
-        }
-        ends
+        ask_again(
+            || self.client.fetch_watermarks(topic.as_str(), 0, REQUEST),
+            |ends| {
+                let code = ends.as_ref().err().and_then(KafkaError::rdkafka_error_code);
+                code == Some(RDKafkaErrorCode::OffsetNotAvailable)
+            },
+        )
     }
 
     fn check(&self, shapes: &BTreeMap<ControlTopic, TopicShape>) -> Result<(), ControlError> {

@@ -493,6 +493,17 @@ pub enum ControlError {
     Lost(String),
 }
 
+impl ControlError {
+    /// Says whether it passes by itself: a broker that is elected or restarted.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Unavailable(_) | Self::Unknown(_) => true,
+            Self::Refused(_) | Self::Lost(_) => false,
+        }
+    }
+}
+
 /// The control topics: one partition each, append and read.
 pub trait ControlLog: Send {
     /// Creates the topics where they are missing, checks their settings, and says who they are.

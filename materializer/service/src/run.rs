@@ -104,13 +104,7 @@ fn open_catalog(
             Ok(opened) => return Ok(Some(opened)),
             Err(fault) => fault,
         };
-        let passes = match &fault {
-            FollowError::Missing => true,
-            FollowError::Log(ControlError::Unavailable(_) | ControlError::Unknown(_)) => true,
-            FollowError::Log(ControlError::Refused(_) | ControlError::Lost(_))
-            | FollowError::Foreign { .. } => false,
-        };
-        if !passes {
+        if !fault.may_pass() {
             return Err(fault).context("open the catalog");
         }
         if told != fault.to_string() {

@@ -311,14 +311,18 @@ fn another_server_under_the_same_address_is_damage() {
     assert_eq!(opened, Ok(None));
 }
 
+/// Writes rows of one value, by an owner that is gone afterwards.
+pub(crate) fn write_rows(server: &Server, rows: usize, value: &str) {
+    let mut writer = sink(server.settings(), &unit());
+    assert_eq!(writer.open(&token(1), Expect::Maybe), Ok(None));
+    apply(&mut writer, &commit(1, rows, value)).expect("written");
+}
+
 #[test]
 #[ignore = "needs redis-server: ./dev test"]
 fn nothing_is_deleted_before_every_replica_knows_of_the_retirement() {
     let server = Server::start();
-    let mut writer = sink(server.settings(), &unit());
-    assert_eq!(writer.open(&token(1), Expect::Maybe), Ok(None));
-    apply(&mut writer, &commit(1, 10, "1")).expect("written");
-    drop(writer);
+    write_rows(&server, 10, "1");
     let replica = server.start_replica();
     replica.signal("STOP");
     let version = unit().version;
@@ -341,10 +345,7 @@ fn nothing_is_deleted_before_every_replica_knows_of_the_retirement() {
 #[ignore = "needs redis-server: ./dev test"]
 fn a_deletion_is_over_once_every_replica_has_it() {
     let server = Server::start();
-    let mut writer = sink(server.settings(), &unit());
-    assert_eq!(writer.open(&token(1), Expect::Maybe), Ok(None));
-    apply(&mut writer, &commit(1, 5_000, "1")).expect("written");
-    drop(writer);
+    write_rows(&server, 5_000, "1");
     let replica = server.start_replica();
     let version = unit().version;
     let mut coordinator = admin(server.settings());

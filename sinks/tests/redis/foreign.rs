@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use materializer_model::ports::{Expect, Sink, SinkAdmin, SinkError};
+use materializer_model::ports::{SinkAdmin, SinkError};
 use materializer_model::{Offset, VersionId};
 
-use crate::faults::{apply, commit, contents, token, unit};
-use crate::place::{admin, sink};
+use crate::faults::{contents, write_rows};
+use crate::place::admin;
 use crate::server::Server;
 use crate::serving::fill;
 
@@ -45,9 +45,7 @@ fn a_version_whose_token_somebody_overwrote_is_deleted_and_one_of_another_catalo
 #[ignore = "needs redis-server: ./dev test"]
 fn a_row_whose_key_somebody_made_another_type_is_read_as_no_row_that_was_written() {
     let server = Server::start();
-    let mut owner = sink(server.settings(), &unit());
-    assert_eq!(owner.open(&token(1), Expect::Maybe), Ok(None));
-    apply(&mut owner, &commit(1, 2, "row")).expect("written");
+    write_rows(&server, 2, "row");
     server.command::<u64>("DEL main:products:v1:product:key-0");
     server.command::<u64>("LPUSH main:products:v1:product:key-0 foreign");
     let rows = ["a key of another type", "row"].map(str::to_owned);

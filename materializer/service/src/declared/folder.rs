@@ -19,39 +19,54 @@ pub(super) struct Folder {
     pub(super) faults: Vec<String>,
 }
 
-impl Folder {
+/// A text, or why it could not be read.
+type Text = Result<String, String>;
+
+/// The texts of a folder's files, by their names, or why the folder could not be read.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Files(Result<Vec<(String, Text)>, String>);
+
+impl Files {
     /// Reads every `*.yaml` and `*.yml` of a folder. Hidden files, as those that Kubernetes swaps a mounted
     /// `ConfigMap` by, are passed over.
-    pub(super) fn read(path: &Path) -> Self {
+    pub(super) fn read(folder: &Path) -> Self {
+        let unread = |path: &Path, error: &std::io::Error| {
+            format!("`definitions`: cannot read `{}`: {error}", path.display())
+        };
+        let read = |path: PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let text = fs::read_to_string(&path).map_err(|error| unread(&path, &error));
+            (name.into_owned(), text)
+        };
+        let paths = paths(folder).map_err(|error| unread(folder, &error));
+        Self(paths.map(|paths| paths.into_iter().map(read).collect()))
+    }
+}
+
+impl Folder {
+    /// Returns what files say.
+    pub(super) fn of(files: &Files) -> Self {
         let mut folder = Self::default();
-        match files(path) {
-            Ok(files) => files.iter().for_each(|file| folder.add(file)),
-            Err(error) => {
-                let fault = format!("`definitions`: cannot read `{}`: {error}", path.display());
-                folder.faults.push(fault);
-            }
+        match &files.0 {
+            Ok(files) => files.iter().for_each(|(file, text)| folder.add(file, text)),
+            Err(fault) => folder.faults.push(fault.clone()),
         }
         folder
     }
 
-    fn add(&mut self, path: &Path) {
-        let file = path.file_name().unwrap_or_default().to_string_lossy();
-        let file = file.into_owned();
-        let definitions = match fs::read_to_string(path) {
-            Ok(text) => declared(&file, &text).map_err(|faults| faults.all()[0].clone()),
-            Err(error) => {
-                let fault = format!("`definitions`: cannot read `{}`: {error}", path.display());
-                self.faults.push(fault);
-                return;
-            }
-        };
-        let definitions = match definitions {
-            Ok(definitions) => definitions,
-            Err(first) => {
-                let (line, what) = (first.line, first.message);
-                self.faults.push(format!(
+    fn add(&mut self, file: &str, text: &Text) {
+        let read = text.as_ref().map_err(Clone::clone).and_then(|text| {
+            declared(file, text).map_err(|faults| {
+                let (line, what) = (faults.all()[0].line, &faults.all()[0].message);
+                format!(
                     "`definitions`: {file}:{line}: {what}; `materializer plan` tells all of its faults"
-                ));
+                )
+            })
+        });
+        let definitions = match read {
+            Ok(definitions) => definitions,
+            Err(fault) => {
+                self.faults.push(fault);
                 return;
             }
         };
@@ -69,14 +84,14 @@ impl Folder {
                 ));
                 continue;
             }
-            self.views.insert(view, (file.clone(), declaration));
+            self.views.insert(view, (file.to_owned(), declaration));
         }
     }
 }
 
 /// Returns the files of definitions by name.
-fn files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
+fn paths(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         let is_hidden = |name: &str| name.starts_with('.');
@@ -84,9 +99,9 @@ fn files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
         let kind = path.extension().and_then(|kind| kind.to_str());
         let is_yaml = matches!(kind, Some("yaml" | "yml"));
         if is_yaml && name.is_some_and(|name| !is_hidden(name)) {
-            files.push(path);
+            paths.push(path);
         }
     }
-    files.sort();
-    Ok(files)
+    paths.sort();
+    Ok(paths)
 }

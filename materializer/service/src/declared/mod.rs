@@ -13,12 +13,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use materializer_migrations::declare::Step;
-use materializer_migrations::{Catalog, CatalogClient, ClientError, Declaration, Outcome};
+use materializer_migrations::{
+    Catalog, CatalogClient, ClientError, Declaration, Declared, Outcome,
+};
 use materializer_model::{Clock, EventId, Monotonic, ViewName};
 use tracing::info;
 
 use crate::difference::because;
-use folder::Folder;
+use folder::{Files, Folder};
 
 /// How often the folder is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -33,6 +35,8 @@ pub(crate) struct Declarer {
     client: CatalogClient,
     clock: Arc<dyn Clock>,
     looked: Option<Monotonic>,
+    /// The files as they were at the last look, and what they say.
+    read: Option<(Files, Arc<Folder>)>,
     /// Also of what is in the folder no more: a file that could not be read for a moment is no change.
     seen: BTreeMap<ViewName, Seen>,
 }
@@ -87,8 +91,12 @@ impl Seen {
 
 /// Returns the digest of the declaration of a view that was settled last.
 fn carried_out<'a>(catalog: &'a Catalog, view: &ViewName) -> Option<&'a str> {
-    let declared = catalog.view(view)?.declared.as_ref()?;
-    Some(&declared.digest)
+    Some(&settled(catalog, view)?.digest)
+}
+
+/// Returns what was settled last of a view.
+fn settled<'a>(catalog: &'a Catalog, view: &ViewName) -> Option<&'a Declared> {
+    catalog.view(view)?.declared.as_ref()
 }
 
 impl Declarer {
@@ -99,6 +107,7 @@ impl Declarer {
             client,
             clock,
             looked: None,
+            read: None,
             seen: BTreeMap::new(),
         }
     }
@@ -115,7 +124,7 @@ impl Declarer {
         }
         self.looked = Some(now);
         self.client.refresh()?;
-        let folder = Folder::read(&self.folder);
+        let folder = self.read();
         let mut told = folder.faults.clone();
         for (view, (file, declaration)) in &folder.views {
             let declared = match self.declare(declaration, file, now) {
@@ -130,6 +139,20 @@ impl Declarer {
             told.extend(missing(self.client.state().catalog(), &folder));
         }
         Ok(Some(told))
+    }
+
+    /// Reads the folder. Only files that differ from the last look's are parsed again: the thread is the one
+    /// that decides.
+    fn read(&mut self) -> Arc<Folder> {
+        let files = Files::read(&self.folder);
+        match &self.read {
+            Some((known, folder)) if *known == files => Arc::clone(folder),
+            Some(_) | None => {
+                let folder = Arc::new(Folder::of(&files));
+                self.read = Some((files, Arc::clone(&folder)));
+                folder
+            }
+        }
     }
 
     /// Does what is to be done next about one view, and says what is in the way.
@@ -156,11 +179,7 @@ impl Declarer {
         if now < seen.not_before {
             return Ok(self.answer(view));
         }
-        let because = because(
-            self.client.state().catalog(),
-            &declaration.definition,
-            &declaration.fingerprint,
-        );
+        let because = because(catalog, &declaration.definition, &declaration.fingerprint);
         let (step, request) = self.client.declare(declaration, because, file)?;
         let seen = self.seen.get_mut(view).expect("entered above");
         match step {
@@ -191,13 +210,9 @@ impl Declarer {
 
 /// Says why a declaration is settled without having been carried out.
 fn refused(catalog: &Catalog, declaration: &Declaration) -> Option<String> {
-    let view = catalog.view(&declaration.definition.view)?;
-    let settled = view.declared.as_ref()?;
-    if settled.digest == declaration.digest {
-        settled.refused.clone()
-    } else {
-        None
-    }
+    let settled = settled(catalog, &declaration.definition.view);
+    let own = settled.filter(|settled| settled.digest == declaration.digest);
+    own?.refused.clone()
 }
 
 /// Tells of the views that were declared, are no more, and go on all the same.

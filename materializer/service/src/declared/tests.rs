@@ -80,6 +80,13 @@ impl Bed {
         told.expect("it was time to look")
     }
 
+    /// Lets the process look until nothing is left to do.
+    fn settle(&self, process: &mut Declarer) {
+        for _ in 0..4 {
+            self.look(process);
+        }
+    }
+
     fn events(&self) -> usize {
         let mut events = Vec::new();
         let mut log = self.control.log();
@@ -113,9 +120,7 @@ fn a_copy_of_the_folder_that_is_late_takes_nothing_back() {
     }
     assert_eq!(bed.candidates(), [(1, Role::Building)]);
     bed.write("one/v.yaml", B);
-    for _ in 0..4 {
-        bed.look(&mut one);
-    }
+    bed.settle(&mut one);
     let carried_out = bed.events();
     for _ in 0..30 {
         bed.look(&mut other);
@@ -127,9 +132,7 @@ fn a_copy_of_the_folder_that_is_late_takes_nothing_back() {
         "the late copy has seen no change"
     );
     bed.write("other/v.yaml", B);
-    for _ in 0..4 {
-        bed.look(&mut other);
-    }
+    bed.settle(&mut other);
     assert_eq!(bed.events(), carried_out, "it is settled");
     assert_eq!(bed.candidates().last(), Some(&(2, Role::Building)));
 }
@@ -206,14 +209,10 @@ fn a_change_is_carried_out_though_the_one_before_it_is_answered_late() {
         bed.clock.advance(LOOK_EVERY);
         process.step().expect("memory answers");
     }
-    for _ in 0..4 {
-        bed.look(&mut next);
-    }
+    bed.settle(&mut next);
     assert_eq!(bed.candidates().last(), Some(&(2, Role::Building)));
     let carried_out = bed.events();
-    for _ in 0..4 {
-        bed.look(&mut process);
-    }
+    bed.settle(&mut process);
     assert_eq!(bed.events(), carried_out);
 }
 
@@ -222,9 +221,7 @@ fn a_process_that_begins_carries_out_what_is_not_settled_and_nothing_else() {
     let bed = Bed::new();
     let mut process = bed.process("one");
     bed.write("one/v.yaml", A);
-    for _ in 0..4 {
-        bed.look(&mut process);
-    }
+    bed.settle(&mut process);
     let carried_out = bed.events();
     let mut next = bed.process("one");
     for _ in 0..4 {
@@ -257,9 +254,7 @@ fn a_view_that_is_declared_no_more_goes_on_and_is_told() {
     let bed = Bed::new();
     let mut process = bed.process("one");
     bed.write("one/v.yaml", A);
-    for _ in 0..4 {
-        bed.look(&mut process);
-    }
+    bed.settle(&mut process);
     fs::remove_file(bed.root.path().join("one/v.yaml")).expect("removed");
     let told = bed.look(&mut process);
     assert!(

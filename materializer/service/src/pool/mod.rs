@@ -18,7 +18,6 @@ use std::time::Duration;
 
 use materializer_migrations::{Version, desired};
 use materializer_model::definition::Target;
-use materializer_model::ports::ControlError;
 use materializer_model::progress::{Claim, Directive, Feed, Phase, Progress};
 use materializer_model::{
     ClaimId, Clock, Monotonic, Offset, ProcessId, Token, Topic, Unit, ViewName, WorkerId,
@@ -351,7 +350,7 @@ impl Pool {
             // The next round tries again; a log that cannot be reached is told once, by whoever reads.
             Err(error) => {
                 tracing::debug!(%unit, %error, "report failed");
-                matches!(error, ControlError::Refused(_) | ControlError::Lost(_))
+                !error.may_pass()
             }
         }
     }

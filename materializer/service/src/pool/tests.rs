@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use materializer_migrations::{CatalogClient, Verb};
 use materializer_model::definition::Order;
 use materializer_model::memory::{ManualClock, MeddledControlLog, MemoryControl, MemoryControlLog};
-use materializer_model::ports::ControlLog;
+use materializer_model::ports::{ControlError, ControlLog};
 use materializer_model::progress::Health;
 use materializer_model::{EventId, Fingerprint, Timestamp, ViewDefinition};
 

@@ -79,6 +79,14 @@ fn not_played(mut stage: Stage) -> Stage {
     stage
 }
 
+/// Waits until the index is written again, and is shown to be well.
+fn await_recovery(stage: &mut Stage, since: &str) {
+    let mended = now();
+    stage.await_index_commit(1);
+    stage.measure(&format!("to the first new commit, from {since}"), mended);
+    stage.await_shown(SEARCH, 1, "ok", "");
+}
+
 fn full(name: &str) -> Stage {
     let mut stage = Stage::set(name, &Setting::default());
     let data = stage.installation.run.data().to_owned();
@@ -95,10 +103,7 @@ fn full(name: &str) -> Stage {
     assert!(stage.found() > 0, "it serves what it has");
     assert_eq!(stage.role(SEARCH, 1), "live");
     assert!(disk.mount(&["-o", "remount,size=600m"]), "room again");
-    let mended = now();
-    stage.await_index_commit(1);
-    stage.measure("to the first new commit, from there being room", mended);
-    stage.await_shown(SEARCH, 1, "ok", "");
+    await_recovery(&mut stage, "there being room");
     stage.end(1, V1);
     stage
 }
@@ -113,10 +118,7 @@ fn lock(name: &str) -> Stage {
     stage.await_shown(SEARCH, 1, "waiting", "v1-c0.lock");
     stage.assert_nothing_is_shown_as_empty(SEARCH);
     drop(held);
-    let free = now();
-    stage.await_index_commit(1);
-    stage.measure("to the first new commit, from the lock's end", free);
-    stage.await_shown(SEARCH, 1, "ok", "");
+    await_recovery(&mut stage, "the lock's end");
     assert!(stage.found() > 0, "it answers again");
     stage.end(1, V1);
     stage
@@ -138,10 +140,7 @@ fn readonly(name: &str) -> Stage {
     assert!(stage.found() > 0, "it serves what it has");
     assert_eq!(stage.role(SEARCH, 1), "live");
     drop(disk);
-    let mended = now();
-    stage.await_index_commit(1);
-    stage.measure("to the first new commit, from the mend", mended);
-    stage.await_shown(SEARCH, 1, "ok", "");
+    await_recovery(&mut stage, "the mend");
     stage.end(1, V1);
     stage
 }

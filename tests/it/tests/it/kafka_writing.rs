@@ -15,10 +15,11 @@ use materializer_model::ports::{
     ControlError, ControlLog, ControlTopic, DeadLetter, DeadLetters, LogError, LogReader,
 };
 use materializer_model::{
-    LogRow, Offset, Origin, Partition, Poison, PoisonKind, RowBatch, Timestamp, Topic,
+    Installation, LogRow, Offset, Origin, Partition, Poison, PoisonKind, RowBatch, Timestamp, Topic,
 };
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
@@ -58,16 +59,25 @@ fn topics_that_are_just_being_made_are_waited_for() {
     assert!(matches!(found, Ok(Some(_))), "{found:?}");
 }
 
-#[test]
-fn a_leader_that_was_just_elected_is_asked_again_for_the_end() {
+/// Starts a mock of a cluster that has the control topics, and whose answers a test can choose; returns how it is
+/// reached as well.
+fn mock_cluster(
+    installation: &Installation,
+) -> (MockCluster<'static, DefaultProducerContext>, KafkaSettings) {
     let cluster = MockCluster::new(1).expect("a broker");
-    let installation = "elected".parse().expect("a name");
     for which in ControlTopic::ALL {
-        let topic = control_topic(&installation, which);
+        let topic = control_topic(installation, which);
         cluster.create_topic(topic.as_str(), 1, 1).expect("a topic");
     }
     let brokers = cluster.bootstrap_servers();
     let settings = KafkaSettings::new(&brokers, BTreeMap::new(), Cluster::Mock).expect("settings");
+    (cluster, settings)
+}
+
+#[test]
+fn a_leader_that_was_just_elected_is_asked_again_for_the_end() {
+    let installation = "elected".parse().expect("a name");
+    let (cluster, settings) = mock_cluster(&installation);
     let mut log = KafkaControlLog::open(&settings, &installation).expect("opened");
     let unknown = RDKafkaRespErr::RD_KAFKA_RESP_ERR_OFFSET_NOT_AVAILABLE;
     cluster.request_errors(RDKafkaApiKey::ListOffsets, &[unknown; 3]);
@@ -97,14 +107,8 @@ fn a_catalog_that_retention_could_shorten_is_refused_with_the_setting_named() {
 
 #[test]
 fn an_append_whose_answer_does_not_come_is_unknown_and_may_stand_in_the_log() {
-    let cluster = MockCluster::new(1).expect("a broker");
     let installation = "unknown".parse().expect("a name");
-    for which in ControlTopic::ALL {
-        let topic = control_topic(&installation, which);
-        cluster.create_topic(topic.as_str(), 1, 1).expect("a topic");
-    }
-    let brokers = cluster.bootstrap_servers();
-    let settings = KafkaSettings::new(&brokers, BTreeMap::new(), Cluster::Mock).expect("settings");
+    let (cluster, settings) = mock_cluster(&installation);
     let mut log = KafkaControlLog::open(&settings, &installation).expect("opened");
     let append = |log: &mut KafkaControlLog, value: &[u8]| {
         log.append(ControlTopic::Catalog, Some("k"), Some(value))

@@ -181,16 +181,11 @@ pub(super) fn import(context: &Context, file: &Path, dry_run: bool) -> Result<Ex
 }
 
 fn unrestored(fault: ControlError) -> Failure {
-    let hint = match &fault {
-        ControlError::Unavailable(_) | ControlError::Unknown(_) => {
-            Some("`materializer catalog import` again goes on where it was cut short".to_owned())
-        }
-        ControlError::Refused(_) | ControlError::Lost(_) => None,
-    };
+    let again = "`materializer catalog import` again goes on where it was cut short";
     Failure {
         exit: Exit::Failed,
+        hint: fault.may_pass().then(|| again.to_owned()),
         error: fault.into(),
-        hint,
     }
 }
 
